@@ -1,0 +1,230 @@
+"""Samples of a WAV, AIFF, FLAC or MP3 file, block by block, in bounded memory.
+
+Decoding is libsndfile's, through soundfile. Two of its habits are worked around here:
+
+- soundfile seeks back to where it is after every read of a seekable file. In an MP3 with a
+  variable bit rate that seek is not exact, and the samples are silently wrong. A file that
+  says it cannot seek is read straight through.
+- The frame count in a header may be unknown, absurd or a lie. It is a hint for progress and
+  never decides how much memory is allocated or how much is read.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Generator, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from bullpy import errors
+from bullpy.audio.errors import AudioLimitError, CorruptAudioError, EmptyAudioError
+from bullpy.audio.settings import AudioSettings
+from bullpy.audio.sniff import sniff
+
+try:
+    import soundfile
+except (ImportError, OSError) as error:  # OSError: the wheel without its libsndfile
+    raise errors.MissingExtraError("soundfile", "audio") from error
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+BLOCK_FRAMES = 65_536
+"""Frames read at a time."""
+
+_BIT_DEPTHS = {
+    "PCM_S8": 8,
+    "PCM_U8": 8,
+    "PCM_16": 16,
+    "PCM_24": 24,
+    "PCM_32": 32,
+    "FLOAT": 32,
+    "DOUBLE": 64,
+}
+# MP3 encoders pad; what a gapless tag and the decoder count may differ by a few frames.
+_MP3_SLACK_FRAMES = 4 * 1152
+
+
+@dataclass(frozen=True, slots=True)
+class AudioFormat:
+    """What the header says.
+
+    Attributes:
+        container: `WAV`, `FLAC`, `MP3` and the like.
+        codec: libsndfile's subtype, such as `PCM_16` or `MPEG_LAYER_III`.
+        sample_rate: Hz.
+        channels: Count.
+        bit_depth: Bits of a sample; None for lossy codecs, where there is no such thing.
+        frames: The header's frame count; None when unknown or impossible.
+        size_bytes: Size of the file.
+        missing_bytes: Bytes of audio that the header promises beyond the file's end.
+    """
+
+    container: str
+    codec: str
+    sample_rate: int
+    channels: int
+    bit_depth: int | None
+    frames: int | None
+    size_bytes: int
+    missing_bytes: int
+
+
+class AudioFile:
+    """An open file. `blocks()` reads it once, from start to end."""
+
+    def __init__(self, file: _Sequential, info: AudioFormat, settings: AudioSettings) -> None:
+        self._file = file
+        self._settings = settings
+        self.format = info
+        self.frames_read = 0
+        self.replaced = 0
+
+    def blocks(self, block_frames: int = BLOCK_FRAMES) -> Iterator[NDArray[np.float32]]:
+        """Blocks of shape (frames, channels), full scale being 1.
+
+        The array is reused: it holds its values until the next block is asked for. Samples
+        that are NaN or infinite become 0 and are counted in `replaced`, since a single one
+        would make every level of the file meaningless.
+
+        Args:
+            block_frames: Frames of a block; the last one is shorter.
+
+        Raises:
+            CorruptAudioError: The data is damaged, or no audio scaled to full scale.
+            EmptyAudioError: There is not a single frame.
+            AudioLimitError: The audio is longer than allowed.
+        """
+        buffer = np.empty((block_frames, self.format.channels), np.float32)
+        while count := self._read(buffer):
+            self.frames_read += count
+            self._check_duration()
+            block = buffer[:count]
+            self._clean(block)
+            yield block
+        if self.frames_read == 0:
+            raise EmptyAudioError(
+                "The file holds no samples.", cause="It was cut off, or nothing was recorded."
+            )
+
+    @property
+    def seconds_read(self) -> float:
+        """Seconds of audio that `blocks` has given so far."""
+        return self.frames_read / self.format.sample_rate
+
+    def missing_seconds(self) -> float:
+        """Seconds that the header promised and the file did not hold; call it at the end."""
+        info = self.format
+        if info.missing_bytes:
+            held = info.size_bytes / (info.size_bytes + info.missing_bytes)
+            return self.seconds_read * (1 / held - 1)
+        if info.container == "MP3" and info.frames is not None:
+            missing = info.frames - self.frames_read
+            if missing > max(_MP3_SLACK_FRAMES, info.frames // 100):
+                return missing / info.sample_rate
+        return 0.0
+
+    def _read(self, buffer: NDArray[np.float32]) -> int:
+        try:
+            return self._file.buffer_read_into(buffer, dtype="float32")
+        except soundfile.SoundFileError as error:
+            raise CorruptAudioError(
+                f"The audio is damaged after {self.seconds_read:.2f} s ({_text(error)}).",
+                cause="The file was cut off or changed on its way.",
+                fix="Upload the file again.",
+                seconds=self.seconds_read,
+            ) from error
+
+    def _check_duration(self) -> None:
+        if self.seconds_read > self._settings.max_duration:
+            raise AudioLimitError(
+                f"The audio is longer than {self._settings.max_duration:g} s.",
+                fix="Raise BULLPY_AUDIO_MAX_DURATION if such files are meant to pass.",
+            )
+
+    def _clean(self, block: NDArray[np.float32]) -> None:
+        # NaN fails every comparison, so this one also catches it.
+        if -self._settings.max_level <= block.min() and block.max() <= self._settings.max_level:
+            return
+        bad = ~np.isfinite(block)
+        self.replaced += int(np.count_nonzero(bad))
+        block[bad] = 0.0
+        peak = float(np.abs(block).max())
+        if peak > self._settings.max_level:
+            raise CorruptAudioError(
+                f"A sample is {peak:g} times full scale.",
+                cause="The file holds numbers that are not audio scaled to full scale 1.",
+                fix="Export the file again, as integers or as floats around full scale 1.",
+                seconds=self.seconds_read,
+            )
+
+
+@contextmanager
+def open_audio(path: Path, settings: AudioSettings) -> Generator[AudioFile]:
+    """Open a file after looking at its first bytes and at its header.
+
+    Raises:
+        NotAudioError: It is something else.
+        EmptyAudioError: It has no audio.
+        CorruptAudioError: Its header is damaged.
+        AudioLimitError: Size, channels or rate are outside the settings' limits.
+        StoreError: It cannot be opened.
+    """
+    sniffed = sniff(path, max_bytes=settings.max_bytes)
+    try:
+        file = _Sequential(str(path))
+    except soundfile.SoundFileError as error:
+        raise CorruptAudioError(
+            f"{path.name!r} cannot be opened as audio ({_text(error)}).",
+            cause="Its header is damaged.",
+            fix="Upload or export the file again.",
+        ) from error
+    with file:
+        info = AudioFormat(
+            container=file.format,
+            codec=file.subtype,
+            sample_rate=file.samplerate,
+            channels=file.channels,
+            bit_depth=_bit_depth(file),
+            frames=_plausible(file.frames, file.samplerate, settings),
+            size_bytes=sniffed.size_bytes,
+            missing_bytes=sniffed.missing_bytes,
+        )
+        _check_limits(info, path.name, settings)
+        yield AudioFile(file, info, settings)
+
+
+class _Sequential(soundfile.SoundFile):
+    """A sound file that is read straight through; see the module's docstring."""
+
+    def seekable(self) -> bool:
+        return False
+
+
+def _check_limits(info: AudioFormat, name: str, settings: AudioSettings) -> None:
+    if not 1 <= info.channels <= settings.max_channels:
+        raise AudioLimitError(
+            f"{name!r} has {info.channels} channels; 1 to {settings.max_channels} are accepted."
+        )
+    if not settings.min_rate <= info.sample_rate <= settings.max_rate:
+        raise AudioLimitError(
+            f"{name!r} has a sample rate of {info.sample_rate} Hz; "
+            f"{settings.min_rate} to {settings.max_rate} Hz are accepted."
+        )
+
+
+def _plausible(frames: int, rate: int, settings: AudioSettings) -> int | None:
+    return frames if 0 < frames <= settings.max_duration * rate else None
+
+
+def _bit_depth(file: _Sequential) -> int | None:
+    return _BIT_DEPTHS.get(file.subtype)
+
+
+def _text(error: Exception) -> str:
+    text = str(error).strip().rstrip(".")
+    # The decoder's own words for "this is no MP3"; no reader could guess that.
+    return "no decodable MP3 data" if "not a regular file" in text else text

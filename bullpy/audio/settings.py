@@ -1,0 +1,88 @@
+"""Limits and locations of the audio plugin, and the only reader of its environment."""
+
+from __future__ import annotations
+
+import math
+import os
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TypeVar
+
+from bullpy import errors
+
+_Number = TypeVar("_Number", int, float)
+
+
+@dataclass(frozen=True, slots=True)
+class AudioSettings:
+    """What is accepted, and where files are.
+
+    Attributes:
+        root: Folder that a job's fileKey is resolved below (`BULLPY_AUDIO_ROOT`).
+        max_bytes: Largest accepted file, bytes (`BULLPY_AUDIO_MAX_BYTES`).
+        max_duration: Longest accepted audio, seconds (`BULLPY_AUDIO_MAX_DURATION`).
+        max_channels: Most accepted channels.
+        min_rate: Lowest accepted sample rate, Hz.
+        max_rate: Highest accepted sample rate, Hz.
+        max_level: Largest accepted sample magnitude, full scale being 1. Float files may
+            exceed 1; beyond +60 dBFS the numbers are not audio scaled to full scale.
+    """
+
+    root: Path | None = None
+    max_bytes: int = 2 * 1024**3
+    max_duration: float = 4 * 3600.0
+    max_channels: int = 8
+    min_rate: int = 8_000
+    max_rate: int = 384_000
+    max_level: float = 1000.0
+
+    @classmethod
+    def from_env(cls, environ: Mapping[str, str] | None = None) -> AudioSettings:
+        """The settings that the environment asks for.
+
+        Args:
+            environ: The variables to read; those of the process by default.
+
+        Raises:
+            errors.ConfigurationError: A variable holds something that is not a number above 0.
+        """
+        env = os.environ if environ is None else environ
+        root = env.get("BULLPY_AUDIO_ROOT")
+        return cls(
+            root=Path(root) if root else None,
+            max_bytes=_positive(env, "BULLPY_AUDIO_MAX_BYTES", int, cls().max_bytes),
+            max_duration=_positive(env, "BULLPY_AUDIO_MAX_DURATION", float, cls().max_duration),
+        )
+
+    def require_root(self) -> Path:
+        """The root folder.
+
+        Raises:
+            errors.ConfigurationError: No root is set.
+        """
+        if self.root is None:
+            raise errors.ConfigurationError(
+                "No folder is set that audio files are read from.",
+                cause="BULLPY_AUDIO_ROOT is unset or empty.",
+                fix="Set BULLPY_AUDIO_ROOT to the folder that every fileKey is relative to.",
+            )
+        return self.root
+
+
+def _positive(
+    env: Mapping[str, str], name: str, number: Callable[[str], _Number], default: _Number
+) -> _Number:
+    text = env.get(name)
+    if not text:
+        return default
+    try:
+        value = number(text)
+    except ValueError:
+        value = None
+    if value is None or not value > 0 or math.isinf(value):
+        raise errors.ConfigurationError(
+            f"{name} is {text!r}, which is not a number above 0.",
+            fix=f"Unset it, or set it to a number such as {default}.",
+        )
+    return value

@@ -1,0 +1,262 @@
+"""What upstream's classes talk to instead of a connection of their own.
+
+A `Backend` is upstream's `RedisBackend` whose client is the shared one of the process. It is
+bound to an event loop on first use, so queues and workers may be created before any loop runs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+from bullmq.backends.redis_backend import RedisBackend
+from bullmq.redis_connection import RedisConnection
+
+from bullpy import errors
+from bullpy.connection.client import PipeliningClient
+from bullpy.connection.factory import SharedRedis, share
+from bullpy.scripts import Commands, Scripts
+from bullpy.settings import RedisSettings
+
+
+class BackendConnection(RedisConnection):
+    """Upstream's `RedisConnection`, holding a user's share in the process's connection."""
+
+    # bullpy refuses servers older than 6.2, and every server since 6.0 takes fractions of a
+    # second; 7.0.8 and later also 1 ms. The worker blocks on a connection of its own.
+    capabilities = {"canBlockFor1Ms": True, "canDoubleTimeout": True}
+
+    def __init__(self, settings: RedisSettings) -> None:
+        # Not super().__init__(): it would create a client of its own.
+        self.settings = settings
+        self.version = None
+        self.skipVersionCheck = False
+        self.commands = Commands(lambda: self.shared)
+        self._shared: SharedRedis | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def shared(self) -> SharedRedis:
+        """The shared connection of the running event loop.
+
+        Raises:
+            errors.WorkerStateError: No event loop is running.
+        """
+        try:
+            loop = asyncio.get_running_loop()
+        except RuntimeError:
+            raise errors.WorkerStateError(
+                "Redis can be used only from a running event loop.",
+                fix="Call it from an async function, for example under asyncio.run().",
+            ) from None
+        if self._shared is None or self._loop is not loop:
+            self._shared = share(self.settings)
+            self._loop = loop
+        return self._shared
+
+    @property
+    def conn(self) -> PipeliningClient:
+        """redis-py's interface to the shared connection."""
+        return self.shared.client
+
+    async def getRedisVersion(self) -> str | None:
+        """The server's version as upstream compares it."""
+        identity = await self.shared.whoami()
+        return ".".join(str(part) for part in identity.version) if identity.version else None
+
+    async def close(self) -> None:
+        """Give the share back. Closing twice is fine."""
+        shared, self._shared = self._shared, None
+        if shared is not None and self._loop is asyncio.get_running_loop():
+            await shared.release()
+
+    async def set_client_name(self, name: str) -> None:
+        """Nothing: the shared connection has a name of its own, workers name their blocking one."""
+
+
+class Backend(RedisBackend):
+    """Upstream's datastore operations for one queue, on the shared connection."""
+
+    def __init__(
+        self,
+        name: str,
+        connection: BackendConnection,
+        prefix: str = "bull",
+        *,
+        owns_connection: bool = True,
+    ) -> None:
+        self.name = name
+        self.prefix = prefix
+        self.connection = connection
+        self.blocking_connection = None
+        self.owns_connection = owns_connection
+        self.scripts = Scripts(prefix, name, connection)
+
+    @property
+    def shared(self) -> SharedRedis:
+        """The process's connection to this Redis."""
+        return self.connection.shared
+
+    def clientName(self, suffix: str | None = None) -> str:
+        """The name that marks a worker's connection, as Node's `clientName` makes it.
+
+        The queue's name is in base64: CLIENT SETNAME refuses spaces and non-ASCII.
+        """
+        encoded = base64.b64encode(self.name.encode()).decode()
+        return f"{self.prefix}:{encoded}{suffix or ''}"
+
+    def forQueue(self, queue_name: str, prefix: str | None = None) -> Backend:
+        """The same connection, another queue."""
+        return Backend(queue_name, self.connection, prefix or self.prefix, owns_connection=False)
+
+    async def addJob(self, job: Any) -> str:
+        """Add one job.
+
+        Returns:
+            Its id.
+
+        Raises:
+            errors.ReplyLostError: The job may or may not have been added. Does not happen
+                with a custom job id: then the command is repeated, which is harmless.
+            errors.JobNotFoundError: The parent given in the options does not exist.
+        """
+        try:
+            return await self.scripts.addJob(job)
+        except errors.ReplyLostError:
+            if not job.id:
+                raise
+            return await self.scripts.addJob(job)
+
+    async def addJobs(self, jobs: list[Any]) -> list[str]:
+        """Add jobs in one transaction: all or none."""
+        return await self._transaction([(self.scripts, job, False) for job in jobs])
+
+    async def addFlow(self, entries: list[dict[str, Any]]) -> list[Any]:
+        """Add a flow in one transaction: the whole tree or nothing."""
+        return await self._transaction(
+            [
+                (entry["job"].queue.backend.scripts, entry["job"], bool(entry.get("is_parent")))
+                for entry in entries
+            ]
+        )
+
+    async def _transaction(self, entries: Sequence[tuple[Scripts, Any, bool]]) -> list[Any]:
+        if not entries:
+            return []
+        repeatable = all(job.id for _, job, _ in entries)
+        try:
+            results = await self._run_transaction(entries)
+        except errors.ReplyLostError:
+            if not repeatable:
+                raise
+            results = await self._run_transaction(entries)
+        for (_, job, _), result in zip(entries, results, strict=True):
+            job.id = result
+        return results
+
+    async def _run_transaction(self, entries: Sequence[tuple[Scripts, Any, bool]]) -> list[Any]:
+        async with self.conn.pipeline(transaction=True) as pipe:
+            for scripts, job, is_parent in entries:
+                if is_parent:
+                    await scripts.addParentJob(job, pipe)
+                else:
+                    await scripts.addJob(job, pipe)
+            return await pipe.execute()
+
+    async def addLog(self, job_id: str, log_row: str, keep_logs: int = 0) -> int:
+        """Append a line to a job's log.
+
+        Raises:
+            errors.JobNotFoundError: The job is gone.
+        """
+        return await self.scripts.addLog(job_id, log_row, keep_logs)
+
+    async def remove(self, job_id: str, remove_children: bool) -> int:
+        """Remove a job; 0 when a worker holds it.
+
+        Raises:
+            errors.JobStateError: The job belongs to a job scheduler.
+        """
+        result = await self.scripts.remove(job_id, remove_children)
+        self.scripts.check(result, job_id, "removeJob")
+        return int(result)
+
+    async def close(self, force: bool = False) -> None:
+        """Give the connection back."""
+        del force
+        if self.owns_connection:
+            await self.connection.close()
+
+
+def backend_for(name: str, connection: object, prefix: str) -> Backend:
+    """A backend for a queue.
+
+    Args:
+        name: The queue.
+        connection: Anything `redis_settings` takes.
+        prefix: First part of every key.
+
+    Raises:
+        errors.ConfigurationError: The queue's name or the connection is wrong.
+    """
+    check_queue_name(name)
+    return Backend(name, BackendConnection(redis_settings(connection)), prefix)
+
+
+def redis_settings(connection: object) -> RedisSettings:
+    """Settings from whatever users have at hand.
+
+    Args:
+        connection: Settings, a URL, a mapping in redis-py's or ioredis' spelling, a redis-py
+            client (its address is taken, not its sockets), or None for the environment.
+    """
+    pool = getattr(connection, "connection_pool", None)
+    if pool is not None:
+        arguments = dict(pool.connection_kwargs)
+        path = arguments.pop("path", None)
+        if path:
+            arguments["unix_socket_path"] = path
+        if "SSL" in pool.connection_class.__name__:
+            arguments["ssl"] = True
+        known = [
+            "host",
+            "port",
+            "db",
+            "username",
+            "password",
+            "unix_socket_path",
+            "ssl",
+            "ssl_ca_certs",
+            "ssl_certfile",
+            "ssl_keyfile",
+        ]
+        return RedisSettings.of({key: arguments[key] for key in known if arguments.get(key)})
+    if connection is None or isinstance(connection, RedisSettings | str | dict):
+        return RedisSettings.of(connection)  # pyright: ignore[reportUnknownArgumentType]
+    raise errors.ConfigurationError(
+        f"A {type(connection).__name__} does not say where Redis is.",
+        fix="Give a URL, a RedisSettings, a dict of options, or nothing to use REDIS_URL.",
+    )
+
+
+def check_queue_name(name: object) -> None:
+    """Raise for a name that BullMQ does not take.
+
+    Raises:
+        errors.ConfigurationError: The name is empty, not text, or contains a colon (Node's
+            `Queue name cannot contain :`).
+    """
+    if not isinstance(name, str) or not name.strip():
+        raise errors.ConfigurationError(
+            f"The queue name is {name!r}.",
+            cause="It was not set, or read from an unset variable.",
+            fix="Give the name that the producer uses.",
+        )
+    if ":" in name:
+        raise errors.ConfigurationError(
+            f"The queue name {name!r} contains a colon.",
+            cause="BullMQ joins key parts with colons, and Node refuses such names too.",
+            fix="Use another separator, such as a dash; a key prefix belongs into prefix=.",
+        )

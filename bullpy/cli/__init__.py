@@ -1,0 +1,57 @@
+"""The `bullpy` command: one module per group of commands.
+
+Exit codes: 0 done, 1 it failed, 2 wrong call or configuration, 130 interrupted; `bullpy worker`
+ends with the code of `SystemExit` where a processor raised it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from typing import NoReturn
+
+import typer
+
+from bullpy import errors
+from bullpy.cli import audio, version, worker
+
+app = typer.Typer(
+    name="bullpy",
+    help="Python workers for BullMQ queues.",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    # Plain help: rich would double the time until it appears.
+    rich_markup_mode=None,
+)
+app.command("worker")(worker.worker)
+app.command("version")(version.version)
+app.add_typer(audio.app, name="audio")
+
+
+def main() -> NoReturn:
+    """Run the command line; an error of bullpy is one clear message, without a traceback.
+
+    `BULLPY_TRACEBACK=1` shows the traceback too.
+    """
+    try:
+        app()
+    except errors.BullpyError as error:
+        if os.environ.get("BULLPY_TRACEBACK") == "1":
+            import traceback
+
+            traceback.print_exception(error)
+        typer.echo(_message(error), err=True)
+        sys.exit(2 if isinstance(error, errors.ConfigurationError | errors.ProcessorError) else 1)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    sys.exit(0)
+
+
+def _message(error: errors.BullpyError) -> str:
+    lines = [f"error: {error.message}"]
+    if error.cause:
+        lines.append(f"cause: {error.cause}")
+    if error.fix:
+        lines.append(f"fix:   {error.fix}")
+    return "\n".join(lines)

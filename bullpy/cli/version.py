@@ -1,0 +1,33 @@
+"""`bullpy version`: what is installed."""
+
+from __future__ import annotations
+
+import json
+import platform
+from typing import Annotated
+
+import typer
+
+_PACKAGES = ("bullmq", "redis", "hiredis", "pydantic", "uvloop", "numpy", "soundfile")
+
+
+def version(
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Show the versions of bullpy, Python and the packages that matter."""
+    from importlib.metadata import PackageNotFoundError
+    from importlib.metadata import version as installed
+
+    from bullpy import __version__
+
+    found: dict[str, str | None] = {"bullpy": __version__, "python": platform.python_version()}
+    for name in _PACKAGES:
+        try:
+            found[name] = installed(name)
+        except PackageNotFoundError:
+            found[name] = None
+    if as_json:
+        typer.echo(json.dumps(found))
+        return
+    for name, number in found.items():
+        typer.echo(f"{name:10} {number or 'not installed'}")

@@ -1,0 +1,1 @@
+"""Connecting to Redis: the only package that imports `redis`."""

@@ -1,0 +1,459 @@
+"""The one factory: every Redis connection of the process is made here, from one setting.
+
+- `share` gives the pipelining client that all queues and workers of a process and event loop
+  have in common, for commands that do not block.
+- `BlockingConnection` is a connection of its own for one waiting command at a time; its read
+  time-out is always longer than the wait.
+- `ThreadClient` is a synchronous connection for the lock thread.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import os
+import socket
+import time
+import weakref
+from collections.abc import Callable, Mapping
+from typing import Any, cast
+
+from redis import Connection as ThreadConnection
+from redis import SSLConnection as ThreadSSLConnection
+from redis import UnixDomainSocketConnection as ThreadUnixConnection
+from redis.asyncio.connection import (
+    AbstractConnection,
+    Connection,
+    ConnectionPool,
+    SSLConnection,
+    UnixDomainSocketConnection,
+)
+from redis.asyncio.retry import Retry
+from redis.backoff import NoBackoff
+from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+
+from bullpy import errors
+from bullpy.connection import identity as identities
+from bullpy.connection.client import PipeliningClient, pack
+from bullpy.connection.identity import ServerIdentity
+from bullpy.connection.pipelining import Pipeliner, Reply, retry_pause
+from bullpy.connection.probe import classify
+from bullpy.settings import RedisSettings
+
+log = logging.getLogger("bullpy.connection")
+
+BLOCK_MARGIN = 3.0
+"""Seconds that a blocking connection waits beyond the block before it takes the server for dead."""
+
+REPEAT_LOG_EVERY = 10.0
+"""Seconds between two log lines about the same unbroken outage."""
+
+_INHERITED: weakref.WeakSet[SharedRedis] = weakref.WeakSet()
+_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[RedisSettings, SharedRedis]] = (
+    weakref.WeakKeyDictionary()
+)
+
+
+class SharedRedis:
+    """The connection that everything in one process and event loop shares.
+
+    Made by `share`; give it back with `release`. The last one to do so closes it.
+
+    Attributes:
+        settings: Where it connects to.
+        client: redis-py's interface over the shared socket.
+        pipeliner: The socket itself, for callers that pack their own commands.
+        identity: Which server answered last, None before the first connection.
+    """
+
+    def __init__(self, settings: RedisSettings) -> None:
+        self.settings = settings
+        self.identity: ServerIdentity | None = None
+        self.pipeliner = Pipeliner(
+            self._open,
+            self,
+            command_timeout=settings.command_timeout,
+            retry_min=settings.retry_min,
+            retry_max=settings.retry_max,
+        )
+        pool = ConnectionPool(
+            connection_class=connection_class(settings),
+            **connection_arguments(settings, client_name=client_name()),
+            decode_responses=True,
+            encoding_errors="surrogateescape",
+        )
+        self.client = PipeliningClient(self.pipeliner, pool, settings)
+        self._users = 0
+        self._listeners: list[Callable[[errors.RedisError], None]] = []
+        self._down_since: float | None = None
+        self._said_at = 0.0
+        self._warned: set[str] = set()
+
+    def acquire(self) -> SharedRedis:
+        """Count one more user."""
+        self._users += 1
+        return self
+
+    async def release(self) -> None:
+        """Count one user less; the last one closes the connection."""
+        self._users -= 1
+        if self._users <= 0:
+            await self.aclose()
+
+    async def aclose(self) -> None:
+        """Close the connection, whoever uses it."""
+        by_settings = _shared.get(asyncio.get_running_loop(), {})
+        if by_settings.get(self.settings) is self:
+            del by_settings[self.settings]
+        await self.pipeliner.aclose()
+        await self.client.aclose()
+        await self.client.connection_pool.disconnect()
+
+    def on_error(self, listener: Callable[[errors.RedisError], None]) -> Callable[[], None]:
+        """Hear of every failed attempt and lost connection.
+
+        Returns:
+            A function that ends the subscription.
+        """
+        self._listeners.append(listener)
+        return lambda: self._listeners.remove(listener)
+
+    async def whoami(self) -> ServerIdentity:
+        """Which server is this? Connects if need be.
+
+        Raises:
+            errors.RedisError: It cannot be reached, or refuses.
+        """
+        if self.identity is None or not self.pipeliner.is_connected:
+            await self.client.ping()
+        assert self.identity is not None
+        return self.identity
+
+    # -- what the pipeliner tells ----------------------------------------------------------
+
+    def connected(self, connection: AbstractConnection) -> None:
+        """Say which server it is and, after an outage, how long that lasted."""
+        del connection
+        seen = self.identity
+        extra = {"redis": str(self.settings.masked_url)}
+        if self._down_since is not None:
+            outage = time.monotonic() - self._down_since
+            log.warning("connected again after %.1f s: %s", outage, seen, extra=extra)
+        else:
+            log.info("connected: %s", seen, extra=extra)
+        self._down_since = None
+
+    def disconnected(self, error: errors.RedisError) -> None:
+        """Say it at once, then every ten seconds while it lasts."""
+        now = time.monotonic()
+        first = self._down_since is None
+        if first:
+            self._down_since = now
+        if first or now - self._said_at >= REPEAT_LOG_EVERY:
+            self._said_at = now
+            log.warning("no connection to Redis: %s", error, extra={"code": error.code})
+        for listener in list(self._listeners):
+            listener(error)
+
+    async def _open(self) -> AbstractConnection:
+        connection = await open_connection(self.settings, client_name=client_name())
+        try:
+            self.identity = await identify(connection, self.settings)
+            for warning in identities.check_server(self.identity):
+                self._warn_once(warning)
+        except errors.RedisError:
+            await connection.disconnect(nowait=True)
+            raise
+        except (TimeoutError, OSError, ResponseError) as error:
+            await connection.disconnect(nowait=True)
+            raise classify(error, self.settings) from error
+        return connection
+
+    def _warn_once(self, warning: errors.RedisError) -> None:
+        if warning.code not in self._warned:
+            self._warned.add(warning.code)
+            log.warning("%s", warning, extra={"code": warning.code})
+
+
+class BlockingConnection:
+    """A connection for commands that wait, one at a time.
+
+    Args:
+        settings: Where to connect.
+        name: The client name, which other tools read to count workers.
+    """
+
+    def __init__(self, settings: RedisSettings, name: str | None) -> None:
+        self._settings = settings
+        self._name = name
+        self._connection: AbstractConnection | None = None
+        self._client_id: int | None = None
+        self._failures = 0
+
+    async def unblock(self, client: PipeliningClient) -> None:
+        """Ask the server to end the wait as if its time were up, so that it takes nothing along.
+
+        Args:
+            client: The shared connection. Where that is down, or the ACL forbids it, nothing
+                happens.
+        """
+        if self._client_id is None or not client.pipeliner.is_connected:
+            return
+        try:
+            await client.client_unblock(self._client_id)
+        except (errors.RedisError, ResponseError) as error:
+            log.debug("CLIENT UNBLOCK: %s", error)
+
+    async def call(self, *args: bytes | str | float, block: float) -> Reply:
+        """Send a command that may wait, and give its reply with strings as bytes.
+
+        Args:
+            args: The command.
+            block: Seconds that the server may take; the read time-out is 3 s longer.
+
+        Raises:
+            errors.RedisUnavailableError: No connection, or no reply in time. The next call
+                connects anew, after a pause that grows with each failure.
+            redis.exceptions.ResponseError: The server refused the command.
+        """
+        task = asyncio.current_task()
+        cancelled_before = task.cancelling() if task else 0
+        connection = self._connection or await self._connect()
+        try:
+            await connection.send_packed_command([pack(args)])
+            if task and task.cancelling() > cancelled_before:
+                # redis-py sends under asyncio.wait_for, which before Python 3.12 swallows a
+                # cancellation that arrives as the sending ends.
+                raise asyncio.CancelledError
+            reply = cast(
+                "Reply",
+                await connection.read_response(disable_decoding=True, timeout=block + BLOCK_MARGIN),
+            )
+        except ResponseError:
+            raise
+        except Exception as error:
+            await self.aclose()
+            raise classify(error, self._settings) from error
+        except BaseException:
+            # Cancelled in the middle: the reply may still come, so this socket is spent.
+            await self.aclose()
+            raise
+        self._failures = 0
+        return reply
+
+    async def aclose(self) -> None:
+        """Close the socket; the next call opens another."""
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            await connection.disconnect(nowait=True)
+
+    async def _connect(self) -> AbstractConnection:
+        pause = retry_pause(self._failures, self._settings.retry_min, self._settings.retry_max)
+        self._failures += 1
+        if pause:
+            await asyncio.sleep(pause)
+        connection = await open_connection(self._settings, client_name=self._name)
+        try:
+            client_id = await _ask(connection, "CLIENT", "ID")
+        except Exception as error:
+            await connection.disconnect(nowait=True)
+            raise classify(error, self._settings) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        self._client_id = client_id if isinstance(client_id, int) else None
+        self._connection = connection
+        return connection
+
+
+class ThreadClient:
+    """A synchronous connection for one thread; it reconnects at the next call after an error.
+
+    Args:
+        settings: Where to connect.
+        name: Its name on the server.
+        timeout: Seconds for connecting and for each reply.
+    """
+
+    def __init__(self, settings: RedisSettings, name: str, timeout: float) -> None:
+        self.timeout = timeout
+        self._settings = settings
+        arguments = connection_arguments(settings, client_name=name)
+        arguments |= {"socket_timeout": timeout, "socket_connect_timeout": timeout}
+        del arguments["retry"]
+        family = arguments.pop("family", None)
+        if family:
+            arguments["socket_type"] = family
+        kind = ThreadSSLConnection if settings.tls else ThreadConnection
+        self._connection = (kind if settings.unix_socket is None else ThreadUnixConnection)(
+            **arguments
+        )
+
+    def run_script(self, sha: bytes, source: bytes, *args: Any) -> Reply:
+        """Run a Lua script; load it first where the server does not have it.
+
+        Raises:
+            errors.RedisError: Not reached, no reply in time, or refused.
+        """
+        try:
+            try:
+                return self._call("EVALSHA", sha, *args)
+            except NoScriptError:
+                return self._call("EVAL", source, *args)
+        except Exception as error:
+            if not isinstance(error, ResponseError):
+                self.close()
+            raise classify(error, self._settings) from error
+
+    def close(self) -> None:
+        """Close the socket."""
+        self._connection.disconnect()
+
+    def _call(self, *args: Any) -> Reply:
+        self._connection.send_packed_command([pack(args)])
+        return cast("Reply", self._connection.read_response(disable_decoding=True))
+
+
+def share(settings: RedisSettings) -> SharedRedis:
+    """The shared connection to that Redis for this process and event loop.
+
+    Must be called with an event loop running. Every call counts as one user; give it back
+    with `release`.
+    """
+    by_settings = _shared.setdefault(asyncio.get_running_loop(), {})
+    found = by_settings.get(settings)
+    if found is None:
+        found = by_settings[settings] = SharedRedis(settings)
+        _INHERITED.add(found)
+    return found.acquire()
+
+
+async def open_connection(
+    settings: RedisSettings, *, client_name: str | None
+) -> AbstractConnection:
+    """Open one connection: DNS, TCP, TLS, AUTH, SELECT, client name.
+
+    Raises:
+        errors.RedisError: With what happened, the likely cause and the fix.
+    """
+    connection = connection_class(settings)(
+        **connection_arguments(settings, client_name=client_name)
+    )
+    try:
+        async with asyncio.timeout(settings.connect_timeout):
+            await connection.connect()
+    except Exception as error:
+        await connection.disconnect(nowait=True)
+        raise classify(error, settings) from error
+    except BaseException:
+        await connection.disconnect(nowait=True)
+        raise
+    return connection
+
+
+async def identify(connection: AbstractConnection, settings: RedisSettings) -> ServerIdentity:
+    """Ask a fresh connection which server it reached.
+
+    Raises:
+        errors.RedisUnavailableError: The server is still loading its data.
+    """
+    client_id = await _ask(connection, "CLIENT", "ID")
+    answer = await _ask(connection, "INFO")
+    info = identities.parse_info(answer) if isinstance(answer, bytes) else {}
+    if str(info.get("loading", "0")) == "1":
+        raise errors.RedisUnavailableError(
+            "Redis is loading its data into memory.", fix="Wait; bullpy tries again by itself."
+        )
+    return identities.identity_from(
+        info,
+        url=settings.masked_url,
+        db=settings.db,
+        client_id=client_id if isinstance(client_id, int) else None,
+    )
+
+
+async def _ask(connection: AbstractConnection, *command: str) -> Reply:
+    """One command during the handshake; None where the ACL forbids it."""
+    await connection.send_command(*command)
+    try:
+        return cast("Reply", await connection.read_response(disable_decoding=True))
+    except NoPermissionError:
+        return None
+
+
+def connection_class(settings: RedisSettings) -> type[AbstractConnection]:
+    """redis-py's connection class for that kind of address."""
+    if settings.unix_socket is not None:
+        return UnixDomainSocketConnection
+    return _TlsConnection if settings.tls else _TcpConnection
+
+
+def connection_arguments(settings: RedisSettings, *, client_name: str | None) -> dict[str, Any]:
+    """What redis-py's connection classes take, for these settings."""
+    arguments: dict[str, Any] = {
+        "db": settings.db,
+        "username": settings.username,
+        "password": settings.password.get_secret_value() if settings.password else None,
+        "client_name": client_name,
+        "socket_connect_timeout": settings.connect_timeout,
+        "socket_timeout": settings.command_timeout,
+        "protocol": 2,
+        # Trying again is the factory's business: redis-py would sleep in silence.
+        "retry": Retry(NoBackoff(), 0),
+    }
+    if settings.unix_socket is not None:
+        return arguments | {"path": str(settings.unix_socket)}
+    arguments |= {
+        "host": settings.host,
+        "port": settings.port,
+        "socket_keepalive": True,
+        "socket_keepalive_options": _keepalive(settings.keepalive),
+        "family": {4: socket.AF_INET, 6: socket.AF_INET6}.get(settings.family, 0),
+    }
+    if settings.tls:
+        arguments |= {
+            "ssl_ca_certs": str(settings.tls_ca_file) if settings.tls_ca_file else None,
+            "ssl_certfile": str(settings.tls_cert_file) if settings.tls_cert_file else None,
+            "ssl_keyfile": str(settings.tls_key_file) if settings.tls_key_file else None,
+            "ssl_cert_reqs": "required" if settings.tls_verify else "none",
+            "ssl_check_hostname": settings.tls_verify,
+        }
+    return arguments
+
+
+def client_name() -> str:
+    """The name of the shared connection in CLIENT LIST; only blocking ones count as workers."""
+    return f"bullpy:{socket.gethostname()}:{os.getpid()}".replace(" ", "_")
+
+
+def _keepalive(seconds: float) -> Mapping[int, int]:
+    idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
+    return {} if idle is None else {idle: max(1, int(seconds))}
+
+
+class _WithFamily:
+    """Adds the address family (4, 6 or any) to what asyncio is asked to open."""
+
+    def __init__(self, *, family: int = 0, **arguments: Any) -> None:
+        self._family = family
+        super().__init__(**arguments)
+
+    def _connection_arguments(self) -> dict[str, Any]:
+        arguments: dict[str, Any] = dict(cast("Any", super())._connection_arguments())
+        return arguments | {"family": self._family} if self._family else arguments
+
+
+class _TcpConnection(_WithFamily, Connection):
+    pass
+
+
+class _TlsConnection(_WithFamily, SSLConnection):
+    pass
+
+
+def _disown_in_child() -> None:
+    for shared in list(_INHERITED):
+        shared.pipeliner.mark_inherited()
+
+
+os.register_at_fork(after_in_child=_disown_in_child)

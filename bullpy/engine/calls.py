@@ -1,0 +1,375 @@
+"""The script calls of the hot path, with everything that does not change packed once.
+
+Key order, argument order and the meaning of replies are those of BullMQ's scripts
+`moveToActive-11`, `moveToFinished-14`, `moveToDelayed-11`, `retryJob-11`,
+`moveToWaitingChildren-7`, `moveJobFromActiveToWait-9` and `moveStalledJobsToWait-9`.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any, cast
+
+from bullpy import codec, scripts
+from bullpy.backend import Backend
+from bullpy.connection.client import run_script
+from bullpy.connection.pipelining import Pipeliner
+from bullpy.connection.probe import classify
+from bullpy.job import Job, stacktrace_json
+from bullpy.settings import WorkerSettings
+
+
+@dataclass(slots=True)
+class Fetched:
+    """What a fetch brought.
+
+    Attributes:
+        asked: Whether the call asked for a next job at all.
+        job: The next job, None if there is none to be had now.
+        limited_for: Seconds until the rate limit lets the next job through; 0 if none holds.
+        due_at: When the next delayed job is due, seconds since 1970; 0 if there is none.
+    """
+
+    asked: bool = False
+    job: Job[Any] | None = None
+    limited_for: float = 0.0
+    due_at: float = 0.0
+
+
+class Calls:
+    """Moves jobs of one queue between states on behalf of one worker.
+
+    Args:
+        owner: The worker; jobs carry it as their `queue`.
+        backend: Its queue's keys and connection.
+        settings: Lock duration, limiter, what to keep of finished jobs.
+        worker_name: Stored in each job as `processedBy`.
+        metrics_points: How many minutes of metrics to keep; empty for none.
+    """
+
+    def __init__(
+        self,
+        owner: object,
+        backend: Backend,
+        settings: WorkerSettings,
+        worker_name: str,
+        metrics_points: int | str = "",
+    ) -> None:
+        self._owner = owner
+        self._backend = backend
+        self._pipeliner: Pipeliner | None = None
+        keys = backend.keys
+        self._prefix = keys[""].encode()
+        self._lock_ms = round(settings.lock_duration * 1000)
+        self._limiter = settings.limiter.to_wire() if settings.limiter else None
+        self._name = worker_name
+        self._metrics_points = metrics_points
+        self._keep = {
+            "completed": settings.remove_on_complete.to_wire()
+            if settings.remove_on_complete
+            else None,
+            "failed": settings.remove_on_fail.to_wire() if settings.remove_on_fail else None,
+        }
+        order = [
+            "wait",
+            "active",
+            "prioritized",
+            "events",
+            "stalled",
+            "limiter",
+            "delayed",
+            "paused",
+            "meta",
+            "pc",
+        ]
+        common = tuple(keys[name].encode() for name in order)
+        self._marker = keys["marker"].encode()
+        self._fetch_head = (11, *common, self._marker, self._prefix)
+        self._finish_heads = {
+            target: (14, *common, keys[target].encode()) for target in ("completed", "failed")
+        }
+        self._metrics_keys = {
+            target: self._prefix + b"metrics:" + target.encode() for target in self._finish_heads
+        }
+
+    # -- fetching --------------------------------------------------------------------------
+
+    async def fetch(self, token: str) -> Fetched:
+        """Take the next job, if there is one, under this token.
+
+        Raises:
+            errors.RedisUnavailableError: Nothing was sent; nothing happened.
+            errors.ReplyLostError: A job may have been taken; see `recovery.adopt`.
+            errors.RedisError: The server refused.
+        """
+        reply = await self._run(
+            "moveToActive", (*self._fetch_head, _now(), self._lock_options(token))
+        )
+        return self._fetched(reply, token)
+
+    def _lock_options(self, token: str) -> bytes:
+        return codec.pack_for_lua(
+            {
+                "token": token,
+                "lockDuration": self._lock_ms,
+                "limiter": self._limiter,
+                "name": self._name,
+            }
+        )
+
+    def _fetched(self, reply: Any, token: str) -> Fetched:
+        if not isinstance(reply, list):
+            return Fetched(asked=True)
+        fields, job_id, limited, due = cast("list[Any]", reply)
+        if fields:
+            return Fetched(True, self.job(fields, job_id.decode(), token))
+        return Fetched(
+            True,
+            None,
+            max(float(limited or 0), 0.0) / 1000,
+            max(float(due or 0), 0.0) / 1000,
+        )
+
+    def job(self, fields: list[bytes], job_id: str, token: str) -> Job[Any]:
+        """A job from the flat reply of HGETALL."""
+        raw = dict(zip(fields[::2], fields[1::2], strict=True))
+        return Job.from_raw(self._owner, raw, job_id, token)
+
+    # -- finishing -------------------------------------------------------------------------
+
+    async def complete(self, job: Job[Any], result: bytes, *, fetch_next: bool) -> Fetched:
+        """Store the result (JSON), and fetch the next job in the same call.
+
+        Raises:
+            errors.LockLostError: The lock is gone; the result was not stored.
+            errors.JobNotFoundError: The job was removed.
+            errors.RedisError: As `fetch`.
+        """
+        return await self._finish(job, "completed", b"returnvalue", result, None, fetch_next)
+
+    async def fail(self, job: Job[Any], reason: str, *, fetch_next: bool) -> Fetched:
+        """Move the job to failed, and fetch the next one in the same call; raises as `complete`."""
+        return await self._finish(
+            job, "failed", b"failedReason", encodable(reason), _failure(job, reason), fetch_next
+        )
+
+    async def drop(self, job: Job[Any], reason: str) -> None:
+        """Remove a job of which only the id is left, telling `failed`; raises as `complete`."""
+        await self._finish(
+            job, "failed", b"failedReason", encodable(reason), None, False, keep={"count": 0}
+        )
+
+    async def _finish(
+        self,
+        job: Job[Any],
+        target: str,
+        field: bytes,
+        value: bytes,
+        fields: bytes | None,
+        fetch_next: bool,
+        keep: Mapping[str, int] | None = None,
+    ) -> Fetched:
+        opts = job.opts
+        job_id = job.id.encode()
+        token = job.token or ""
+        packed = {
+            "token": token,
+            "keepJobs": keep or self._keep_jobs(opts, target),
+            "limiter": self._limiter,
+            "lockDuration": self._lock_ms,
+            "attempts": opts.get("attempts", 0),
+            "attemptsMade": job.attemptsMade,
+            "maxMetricsSize": self._metrics_points,
+            "fpof": bool(opts.get("failParentOnFailure")),
+            "cpof": bool(opts.get("continueParentOnFailure")),
+            "idof": bool(opts.get("ignoreDependencyOnFailure")),
+            "rdof": bool(opts.get("removeDependencyOnFailure")),
+            "name": self._name,
+        }
+        now = _now()
+        args = (
+            *self._finish_heads[target],
+            self._prefix + job_id,
+            self._metrics_keys[target],
+            self._marker,
+            job_id,
+            now,
+            field,
+            value,
+            target,
+            b"1" if fetch_next else b"",
+            self._prefix,
+            codec.pack_for_lua(packed),
+        )
+        if fields:
+            args = (*args, fields)
+        reply = await self._run("moveToFinished", args)
+        self._backend.scripts.check(reply, job.id, "moveToFinished")
+        job.finishedOn = now
+        return self._fetched(reply, token) if fetch_next else Fetched()
+
+    def _keep_jobs(self, opts: Mapping[str, Any], target: str) -> Mapping[str, int]:
+        """Node's `getKeepJobs`: the job's own option, else the worker's, else keep all."""
+        wanted = opts.get("removeOnComplete" if target == "completed" else "removeOnFail")
+        if wanted is None:
+            return cast("Mapping[str, int] | None", self._keep[target]) or {"count": -1}
+        if isinstance(wanted, bool):
+            return {"count": 0 if wanted else -1}
+        return {"count": int(wanted)} if isinstance(wanted, int | float) else wanted
+
+    # -- putting back ----------------------------------------------------------------------
+
+    async def delay(
+        self, job: Job[Any], milliseconds: int, *, reason: str | None, attempt: bool
+    ) -> None:
+        """Put the job into the delayed set.
+
+        Args:
+            job: The running job.
+            milliseconds: How long from now.
+            reason: Stored as its failedReason, with the stack traces; None stores neither.
+            attempt: Whether this counts as an attempt.
+
+        Raises:
+            As `complete`.
+        """
+        keys = self._backend.keys
+        order = ["marker", "active", "prioritized", "delayed"]
+        after = ["events", "meta", "stalled", "wait", "limiter", "pc"]
+        reply = await self._run(
+            "moveToDelayed",
+            (
+                11,
+                *(keys[name] for name in order),
+                self._backend.toKey(job.id),
+                *(keys[name] for name in after),
+                self._prefix,
+                _now(),
+                job.id,
+                job.token or "",
+                milliseconds,
+                "0" if attempt else "1",
+                _failure(job, reason) if reason is not None else "",
+                "0",
+            ),
+        )
+        self._backend.scripts.check(reply, job.id, "moveToDelayed")
+        job.delay = milliseconds
+
+    async def retry(self, job: Job[Any], reason: str) -> None:
+        """Put the job back to be run at once, counting the attempt; raises as `complete`."""
+        keys, args = self._backend.scripts.retryJobArgs(
+            job.id, bool(job.opts.get("lifo")), job.token or "", {}
+        )
+        reply = await self._run("retryJob", (len(keys), *keys, *args, _failure(job, reason)))
+        self._backend.scripts.check(reply, job.id, "retryJob")
+
+    async def release(self, job: Job[Any]) -> float:
+        """Put the job back to the front of the queue without counting an attempt.
+
+        Returns:
+            Seconds that a rate limit still holds, 0 if none does.
+
+        Raises:
+            As `complete`.
+        """
+        keys = self._backend.keys
+        order = [
+            "active",
+            "wait",
+            "stalled",
+            "paused",
+            "meta",
+            "limiter",
+            "prioritized",
+            "marker",
+            "events",
+        ]
+        reply = await self._run(
+            "moveJobFromActiveToWait",
+            (
+                9,
+                *(keys[name] for name in order),
+                job.id,
+                job.token or "",
+                self._backend.toKey(job.id),
+            ),
+        )
+        self._backend.scripts.check(reply, job.id, "moveJobFromActiveToWait")
+        return max(float(reply or 0), 0.0) / 1000
+
+    async def limit(self, seconds: float) -> None:
+        """Let no worker of the queue fetch a job for that long.
+
+        Raises:
+            errors.RedisError: As `fetch`.
+        """
+        # Node writes Number.MAX_SAFE_INTEGER: more jobs than any limiter allows.
+        await self._backend.conn.set(
+            self._backend.keys["limiter"], 2**53 - 1, px=max(1, round(seconds * 1000))
+        )
+
+    async def wait_for_children(self, job: Job[Any]) -> bool:
+        """Park the job until its children are done.
+
+        Returns:
+            False when there is nothing to wait for: the job is still active.
+
+        Raises:
+            As `complete`.
+        """
+        return bool(await self._backend.scripts.moveToWaitingChildren(job.id, job.token or "", {}))
+
+    async def move_stalled(self, max_stalled_count: int, interval: float) -> list[str]:
+        """Put jobs whose lock has expired back into the queue, and tell their ids."""
+        keys = self._backend.keys
+        order = [
+            "stalled",
+            "wait",
+            "active",
+            "stalled-check",
+            "meta",
+            "paused",
+            "marker",
+            "events",
+            "repeat",
+        ]
+        reply = await self._run(
+            "moveStalledJobsToWait",
+            (
+                9,
+                *(keys[name] for name in order),
+                max_stalled_count,
+                self._prefix,
+                _now(),
+                round(interval * 1000),
+            ),
+        )
+        return [job_id.decode() for job_id in cast("list[bytes]", reply or [])]
+
+    async def _run(self, name: str, args: tuple[Any, ...]) -> Any:
+        pipeliner = self._pipeliner
+        if pipeliner is None:
+            pipeliner = self._pipeliner = self._backend.shared.pipeliner
+        sha, source = scripts.load(name)
+        reply = await run_script(pipeliner, sha, source, args)
+        if isinstance(reply, Exception):
+            raise classify(reply, self._backend.connection.settings) from reply
+        return reply
+
+
+def encodable(text: str) -> bytes:
+    """UTF-8 for any text; what has no encoding (lone surrogates) is written as an escape."""
+    return text.encode("utf-8", "backslashreplace")
+
+
+def _failure(job: Job[Any], reason: str) -> bytes:
+    """The fields that tell of a failed attempt, flat as the scripts take them."""
+    fields = ["failedReason", encodable(reason), "stacktrace", stacktrace_json(job.stacktrace)]
+    return codec.pack_for_lua(fields)
+
+
+def _now() -> int:
+    return int(time.time() * 1000)

@@ -1,0 +1,143 @@
+"""The locks of running jobs, renewed from a thread of their own.
+
+A processor that blocks the event loop, or a loop that is busy, must not lose a job: the
+thread has its own connection and needs nothing from the loop.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import TypeVar, cast
+
+from bullpy import codec, errors, scripts
+from bullpy.backend import Backend
+from bullpy.connection.factory import ThreadClient, client_name
+from bullpy.settings import WorkerSettings
+
+Told = TypeVar("Told")
+
+log = logging.getLogger("bullpy.locks")
+
+
+class LockKeeper:
+    """Renews the locks of the jobs it is told of.
+
+    Args:
+        backend: The queue's keys.
+        settings: Lock duration and how often to renew.
+        on_lost: Called on the event loop with the ids of jobs whose lock is gone.
+        on_renewed: Called on the event loop with the ids of jobs whose lock was renewed.
+        on_crash: Called on the event loop when the thread ends although it should not.
+    """
+
+    def __init__(
+        self,
+        backend: Backend,
+        settings: WorkerSettings,
+        *,
+        on_lost: Callable[[list[str]], None],
+        on_renewed: Callable[[list[str]], None],
+        on_crash: Callable[[BaseException], None],
+    ) -> None:
+        self._prefix = backend.keys[""]
+        self._stalled_key = backend.keys["stalled"]
+        self._duration_ms = round(settings.lock_duration * 1000)
+        self._renew_every = settings.renew_every
+        self._on_lost = on_lost
+        self._on_renewed = on_renewed
+        self._on_crash = on_crash
+        redis = backend.connection.settings
+        # A renewal that waits longer than this would come too late anyway.
+        timeout = min(redis.command_timeout, settings.lock_duration / 3)
+        self._client = ThreadClient(redis, f"{client_name()}:locks", timeout)
+        self._held: dict[str, tuple[str, float]] = {}
+        self._stop = threading.Event()
+        self._thread: threading.Thread | None = None
+        self._loop: asyncio.AbstractEventLoop | None = None
+
+    @property
+    def held(self) -> list[str]:
+        """The ids of the jobs whose locks are renewed."""
+        return list(self._held)
+
+    def start(self) -> None:
+        """Start the thread. Starting twice is fine."""
+        if self._thread is None:
+            self._loop = asyncio.get_running_loop()
+            self._stop.clear()
+            self._thread = threading.Thread(target=self._work, name="bullpy-locks", daemon=True)
+            self._thread.start()
+
+    def track(self, job_id: str, token: str) -> None:
+        """Renew this job's lock from now on."""
+        self._held[job_id] = (token, time.monotonic())
+
+    def untrack(self, job_id: str, token: str) -> None:
+        """Renew this job's lock no more, unless it was taken again under another token."""
+        if self._held.get(job_id, ("",))[0] == token:
+            del self._held[job_id]
+
+    async def stop(self) -> None:
+        """End the thread. Stopping twice, or before the start, is fine."""
+        self._stop.set()
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            await asyncio.to_thread(thread.join, self._client.timeout + 1)
+
+    def _work(self) -> None:
+        # Half the interval: a lock is renewed when it is older than that, so at the latest
+        # after one whole interval, as in Node's lock manager.
+        tick = self._renew_every / 2
+        try:
+            while not self._stop.wait(tick):
+                self._renew(tick)
+        except BaseException as error:  # noqa: BLE001 - a thread that dies must be heard of
+            self._tell(self._on_crash, error)
+        finally:
+            self._client.close()
+
+    def _renew(self, older_than: float) -> None:
+        now = time.monotonic()
+        due = {
+            job_id: token
+            for job_id, (token, since) in list(self._held.items())
+            if now - since >= older_than
+        }
+        if not due:
+            return
+        try:
+            lost = self._extend(due)
+        except errors.RedisError as error:
+            log.warning("cannot renew %d locks: %s", len(due), error, extra={"code": error.code})
+            return
+        for job_id, token in due.items():
+            if job_id not in lost and self._held.get(job_id, ("",))[0] == token:
+                self._held[job_id] = (token, now)
+        renewed = [job_id for job_id in due if job_id not in lost]
+        if renewed:
+            self._tell(self._on_renewed, renewed)
+        if lost:
+            self._tell(self._on_lost, lost)
+
+    def _extend(self, due: dict[str, str]) -> list[str]:
+        sha, source = scripts.load("extendLocks")
+        lost = self._client.run_script(
+            sha,
+            source,
+            1,
+            self._stalled_key,
+            self._prefix,
+            codec.pack_for_lua(list(due.values())),
+            codec.pack_for_lua(list(due)),
+            self._duration_ms,
+        )
+        return [job_id.decode() for job_id in cast("list[bytes]", lost or [])]
+
+    def _tell(self, listener: Callable[[Told], None], what: Told) -> None:
+        loop = self._loop
+        if loop is not None and not loop.is_closed():
+            loop.call_soon_threadsafe(listener, what)

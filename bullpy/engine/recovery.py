@@ -1,0 +1,116 @@
+"""What the engine does after a lost reply, and for jobs whose worker is gone."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+from typing import Any, cast
+
+from bullpy import errors
+from bullpy.backend import Backend
+from bullpy.connection.client import pack
+from bullpy.connection.probe import classify
+from bullpy.engine.calls import Calls, Fetched
+from bullpy.job import Job
+from bullpy.settings import WorkerSettings
+
+_CHUNK = 500
+
+
+class Recovery:
+    """Finds out what a command did whose reply was lost.
+
+    Args:
+        backend: The queue's keys and connection.
+        calls: The queue's script calls.
+    """
+
+    def __init__(self, backend: Backend, calls: Calls) -> None:
+        self._backend = backend
+        self._calls = calls
+
+    async def adopt(self, token: str) -> Fetched:
+        """The job that a lost reply gave us: the active one whose lock carries our token.
+
+        Returns:
+            That job; without one, that nothing was fetched.
+
+        Raises:
+            errors.RedisError: Redis could not be asked.
+        """
+        active = await self._ask("LRANGE", self._backend.keys["active"], 0, -1)
+        for start in range(0, len(active), _CHUNK):
+            ids = [cast("bytes", job_id).decode() for job_id in active[start : start + _CHUNK]]
+            locks = await self._ask("MGET", *(self._lock_key(job_id) for job_id in ids))
+            for job_id, lock in zip(ids, locks, strict=True):
+                if lock == token.encode():
+                    return await self._read(job_id, token)
+        return Fetched()
+
+    async def was_settled(self, job: Job[Any]) -> bool:
+        """Whether a command whose reply was lost did finish or move this job.
+
+        Raises:
+            errors.RedisError: Redis could not be asked.
+        """
+        code, _ = await self._backend.scripts.isFinished(job.id)
+        if code != 0:
+            return True
+        # Not finished and not active: it was delayed, put back, or is waiting for children.
+        return await self._ask("LPOS", self._backend.keys["active"], job.id) is None
+
+    async def _read(self, job_id: str, token: str) -> Fetched:
+        fields = await self._ask("HGETALL", self._backend.toKey(job_id))
+        return Fetched(True, self._calls.job(fields, job_id, token)) if fields else Fetched()
+
+    def _lock_key(self, job_id: str) -> str:
+        return f"{self._backend.toKey(job_id)}:lock"
+
+    async def _ask(self, *command: str | int) -> Any:
+        shared = self._backend.shared
+        reply = await shared.pipeliner.call(pack(command), raw=True)
+        if isinstance(reply, Exception):
+            raise classify(reply, shared.settings) from reply
+        return reply
+
+
+class StalledCheck:
+    """Puts jobs back whose lock has expired: at the start, then every interval.
+
+    Args:
+        calls: The queue's script calls.
+        settings: The interval, and how often a job may stall.
+        emit: Called with `"stalled"` and the job's id.
+        report: Called with errors of Redis; the check goes on.
+    """
+
+    def __init__(
+        self,
+        calls: Calls,
+        settings: WorkerSettings,
+        emit: Callable[..., None],
+        report: Callable[[errors.RedisError], None],
+    ) -> None:
+        self._calls = calls
+        self._settings = settings
+        self._emit = emit
+        self._report = report
+
+    async def run(self) -> None:
+        """Check until cancelled."""
+        while True:
+            await self.check()
+            await asyncio.sleep(self._settings.stalled_interval)
+
+    async def check(self) -> None:
+        """Check once. The script itself makes sure that one worker per interval does."""
+        settings = self._settings
+        try:
+            stalled = await self._calls.move_stalled(
+                settings.max_stalled_count, settings.stalled_interval
+            )
+        except errors.RedisError as error:
+            self._report(error)
+            return
+        for job_id in stalled:
+            self._emit("stalled", job_id)

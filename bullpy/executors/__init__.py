@@ -1,0 +1,1 @@
+"""Where a processor runs: on the event loop, or in a thread."""

@@ -1,0 +1,20 @@
+"""What every executor offers."""
+
+from __future__ import annotations
+
+from typing import Any, Protocol
+
+from bullpy.job import Job
+from bullpy.processors import Processor
+
+
+class Executor(Protocol):
+    """Runs one job at a time per call, and survives whatever the processor does."""
+
+    async def run(self, processor: Processor, job: Job[Any], args: tuple[Any, ...]) -> Any:
+        """Call the processor with the job and `args`, and give what it returns or raises."""
+        ...
+
+    def close(self) -> None:
+        """Take no more jobs. What still runs is left to itself."""
+        ...

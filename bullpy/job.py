@@ -1,0 +1,458 @@
+"""One job: what it carries, and what can be done with it."""
+
+from __future__ import annotations
+
+import asyncio
+import functools
+import json
+from collections.abc import Awaitable, Coroutine, Mapping
+from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+
+from bullmq.backoffs import Backoffs
+from bullmq.job import Job as UpstreamJob
+from bullmq.job import optsFromJSON
+
+from bullpy import codec, errors
+from bullpy.options import milliseconds
+from bullpy.types import JobState, StopReason
+
+if TYPE_CHECKING:
+    from bullmq.abort_controller import AbortSignal
+
+    from bullpy.events import QueueEvents
+
+T = TypeVar("T")
+Result = TypeVar("Result")
+Raw = Mapping[bytes, bytes | str]
+
+
+class Job(UpstreamJob, Generic[T]):
+    """A job of a queue; `T` is the type of its data.
+
+    Upstream's attributes and methods work under their own names; the snake_case ones are
+    typed and count in seconds.
+
+    In an `async def` processor, `update_progress`, `log` and `update_data` are awaited. In a
+    `def` processor they are plain calls that return when Redis has answered.
+
+    Attributes:
+        id: The job's id.
+        name: Its name, by which workers choose a processor.
+        data: What the producer sent; in a processor with a pydantic annotation, the model.
+        opts: BullMQ's options (camelCase, milliseconds).
+        queue: The queue or worker through which it was read.
+        signal: Upstream's `AbortSignal`, for processors that take it as third argument.
+        decode_error: Why what Redis holds cannot be run, None for a sound job.
+    """
+
+    data: T
+    id: str
+    name: str
+    # What a job has not until something happens to it. On the class, because most jobs are
+    # read when none of it has happened, and reading jobs is the hot path.
+    decode_error: errors.UndecodableJobError | None = None
+    signal: AbortSignal | None = None
+    processedBy: str | None = None
+    deduplicationId: str | None = None
+    deduplication_id: str | None = None
+    repeatJobKey: str | None = None
+    deferredFailure: str | None = None
+    failedReason: str | None = None
+    returnvalue: Any = None
+    parentKey: str | None = None
+    parent: dict[str, Any] | None = None
+    progress: Any = 0
+    attemptsMade: int = 0
+    stalledCounter: int = 0
+    finishedOn: int = 0
+    discarded: bool = False
+    _stop: StopReason | None = None
+    _loop: asyncio.AbstractEventLoop | None = None
+
+    def __init__(
+        self,
+        queue: Any,
+        name: str,
+        data: T,
+        opts: Mapping[str, Any] | None = None,
+        job_id: str | None = None,
+    ) -> None:
+        super().__init__(queue, name, data, dict(opts or {}), job_id)
+
+    # -- reading ---------------------------------------------------------------------------
+
+    @staticmethod
+    def fromJSON(queue: Any, rawData: Mapping[str, str], jobId: str | None = None) -> Job[Any]:
+        """A job from the fields of its hash, as tolerant as Node's `Job.fromJSON`."""
+        raw = {name.encode(): value for name, value in rawData.items()}
+        return Job.from_raw(queue, raw, jobId or rawData.get("id", ""))
+
+    @classmethod
+    def from_raw(cls, queue: Any, raw: Raw, job_id: str, token: str | None = None) -> Job[Any]:
+        """A job from the undecoded fields of its hash.
+
+        Never raises: what cannot be read is told by `decode_error`, so that the job can be
+        listed, and failed instead of looping.
+        """
+        job = cast("Job[Any]", cls.__new__(cls))
+        job.queue = queue
+        job.backend = queue.backend
+        job.queueQualifiedName = queue.qualifiedName
+        job.id = job_id
+        job.token = token
+        reader = _Reader(job_id, raw)
+        job.name = reader.text(b"name") or ""
+        job.data = reader.json(b"data", empty={})
+        opts = job.opts = reader.options()
+        job.attempts = opts["attempts"]
+        job.removeOnComplete = opts.get("removeOnComplete", True)
+        job.removeOnFail = opts.get("removeOnFail", False)
+        job.timestamp = reader.number(b"timestamp")
+        job.delay = reader.number(b"delay")
+        job.priority = reader.number(b"priority")
+        job.attemptsStarted = reader.number(b"ats")
+        job.processedOn = reader.number(b"processedOn")
+        job.processedBy = reader.text(b"pb")
+        job.stacktrace = []
+        if not _LATER_FIELDS.isdisjoint(raw):
+            job._read_later_fields(reader)
+        if not job.name:
+            reader.complain("name", "missing: the job's hash is gone")
+        job.decode_error = reader.error
+        return job
+
+    def _read_later_fields(self, reader: _Reader) -> None:
+        """Read what a job gets after its first start, or as part of a flow or scheduler."""
+        self.attemptsMade = reader.number(b"atm") or reader.number(b"attemptsMade")
+        self.stalledCounter = reader.number(b"stc")
+        self.finishedOn = reader.number(b"finishedOn")
+        self.repeatJobKey = reader.text(b"rjk")
+        self.deferredFailure = reader.text(b"defa")
+        self.failedReason = reader.text(b"failedReason")
+        self.deduplicationId = self.deduplication_id = reader.text(b"deid")
+        self.progress = reader.json(b"progress", empty=0, or_text=True)
+        self.returnvalue = reader.json(b"returnvalue", empty=None, or_text=True)
+        self.stacktrace = reader.traces()
+        self.parentKey = reader.text(b"parentKey")
+        self.parent = reader.json(b"parent", empty=None)
+
+    @property
+    def is_ghost(self) -> bool:
+        """Whether only the id is left: the job was removed while it waited."""
+        return not self.name
+
+    @property
+    def attempts_made(self) -> int:
+        """How many attempts have ended so far."""
+        return self.attemptsMade
+
+    @property
+    def attempts_started(self) -> int:
+        """How often a worker has started the job."""
+        return self.attemptsStarted
+
+    @property
+    def stalled_counter(self) -> int:
+        """How often the job lost its worker."""
+        return self.stalledCounter
+
+    @property
+    def failed_reason(self) -> str | None:
+        """Why the job, or its last attempt, failed."""
+        return self.failedReason
+
+    @property
+    def return_value(self) -> Any:
+        """What the processor returned."""
+        return self.returnvalue
+
+    @property
+    def processed_by(self) -> str | None:
+        """The name of the worker that started the job last."""
+        return self.processedBy
+
+    @property
+    def processed_on(self) -> int:
+        """When the last attempt started, in milliseconds since 1970; 0 if none has."""
+        return self.processedOn
+
+    @property
+    def finished_on(self) -> int:
+        """When the job finished, in milliseconds since 1970; 0 if it has not."""
+        return self.finishedOn
+
+    # -- inside a processor ----------------------------------------------------------------
+
+    def update_progress(self, progress: object) -> Awaitable[None]:
+        """Store the job's progress, any JSON value, and tell those who follow the queue.
+
+        Raises:
+            errors.JobNotFoundError: The job was removed.
+            errors.EncodingError: The value has no JSON form.
+        """
+        return self._do(self._store_progress(progress))
+
+    async def _store_progress(self, progress: object) -> None:
+        self.progress = cast("Any", progress)
+        await self.backend.updateProgress(self.id, progress)
+        self.queue.emit("progress", self, progress)
+
+    def updateProgress(self, progress: object) -> Awaitable[None]:
+        """Upstream's name for `update_progress`."""
+        return self.update_progress(progress)
+
+    def log(self, logRow: str) -> Awaitable[int]:
+        """Append a line to the job's log, kept in Redis.
+
+        Returns:
+            The number of lines now kept.
+
+        Raises:
+            errors.JobNotFoundError: The job was removed.
+        """
+        return self._do(self.backend.addLog(self.id, str(logRow), self.opts.get("keepLogs", 0)))
+
+    def update_data(self, data: object) -> Awaitable[None]:
+        """Replace the job's data.
+
+        Raises:
+            errors.JobNotFoundError: The job was removed.
+            errors.EncodingError: The value has no JSON form.
+        """
+        self.data = cast("T", data)
+        return self._do(self.backend.updateData(self.id, data))
+
+    def updateData(self, data: object) -> Awaitable[None]:
+        """Upstream's name for `update_data`."""
+        return self.update_data(data)
+
+    def should_stop(self) -> bool:
+        """Whether the processor is asked to end: cancelled, timed out, worker stopping."""
+        return self._stop is not None
+
+    @property
+    def stop_reason(self) -> StopReason | None:
+        """Why `should_stop` is true."""
+        return self._stop
+
+    def request_stop(self, reason: StopReason) -> None:
+        """Ask the processor to end; the first reason stays."""
+        if self._stop is None:
+            self._stop = reason
+
+    def bind(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Tell the job which loop serves its calls when it runs in a thread."""
+        self._loop = loop
+
+    def _do(self, call: Coroutine[Any, Any, Result]) -> Awaitable[Result]:
+        """Give the coroutine to who can await it; in a thread, run it and give the result."""
+        try:
+            asyncio.get_running_loop()
+        except RuntimeError:
+            if self._loop is None:
+                call.close()
+                raise errors.WorkerStateError(
+                    "This job can be used only from a running event loop."
+                ) from None
+            return cast(
+                "Awaitable[Result]", asyncio.run_coroutine_threadsafe(call, self._loop).result()
+            )
+        return call
+
+    # -- from outside ----------------------------------------------------------------------
+
+    async def get_state(self) -> JobState:
+        """Where the job is now."""
+        return JobState.of(await self.getState())
+
+    async def change_priority(self, priority: int, *, lifo: bool = False) -> None:
+        """Give the job another priority.
+
+        Raises:
+            errors.JobNotFoundError: The job is gone.
+        """
+        await self.changePriority({"priority": priority, "lifo": lifo})
+
+    async def get_children_values(self) -> dict[str, Any]:
+        """The results of the job's children, by their keys."""
+        values = await self.backend.getProcessedChildrenValues(self.id)
+        return {key: codec.loads(value) for key, value in values.items()}
+
+    async def getChildrenValues(self) -> dict[str, Any]:
+        """Upstream's name for `get_children_values`."""
+        return await self.get_children_values()
+
+    async def move_to_delayed(self, delay: float, token: str | None = None) -> None:
+        """Put the running job into the delayed set; raise `Snooze` instead where you can.
+
+        Args:
+            delay: Seconds from now.
+            token: The lock's token; the job's own by default.
+        """
+        import time
+
+        now = round(time.time() * 1000)
+        wait = milliseconds("delay", delay)
+        await self.moveToDelayed(now + wait, token or self.token or "")
+
+    async def wait_until_finished(
+        self, timeout: float | None = None, *, events: QueueEvents | None = None
+    ) -> Any:
+        """Wait for the job's result.
+
+        Args:
+            timeout: Seconds; None waits for ever.
+            events: Events of the job's queue to listen on; by default the queue's own.
+
+        Returns:
+            What the processor returned.
+
+        Raises:
+            errors.JobFailedError: The job failed; its `failed_reason` says why.
+            errors.JobNotFoundError: The job is gone, and its result with it.
+            TimeoutError: It did not finish in time.
+        """
+        listening = events or self.queue.events
+        outcome: asyncio.Future[tuple[bool, Any]] = asyncio.get_running_loop().create_future()
+
+        def completed(args: Mapping[str, Any], _id: str) -> None:
+            if not outcome.done():
+                outcome.set_result((True, args.get("returnvalue")))
+
+        def failed(args: Mapping[str, Any], _id: str) -> None:
+            if not outcome.done():
+                outcome.set_result((False, args.get("failedReason")))
+
+        listening.on(f"completed:{self.id}", completed)
+        listening.on(f"failed:{self.id}", failed)
+        try:
+            async with asyncio.timeout(timeout):
+                # Ready first, then ask: between the two no event can be missed.
+                await listening.wait_until_ready()
+                code, value = await self.backend.scripts.isFinished(self.id)
+                if code == 1:
+                    return codec.loads(value) if value else None
+                if code == 2:
+                    raise errors.JobFailedError(self.id, value or "")
+                if code == -1 and not outcome.done():
+                    raise errors.JobNotFoundError(
+                        f"Missing key for job {self.id}. isFinished",
+                        cause="It finished and was removed, or it was deleted.",
+                    )
+                ok, value = await outcome
+        finally:
+            listening.off(f"completed:{self.id}", completed)
+            listening.off(f"failed:{self.id}", failed)
+        if not ok:
+            raise errors.JobFailedError(self.id, str(value))
+        return value
+
+    def __repr__(self) -> str:
+        return f"<Job {self.id} {self.name!r} of {self.queueQualifiedName}>"
+
+
+_LATER_FIELDS = frozenset(
+    [
+        *(b"atm", b"attemptsMade", b"stc", b"finishedOn", b"rjk", b"defa", b"failedReason"),
+        *(b"deid", b"progress", b"returnvalue", b"stacktrace", b"parentKey", b"parent"),
+    ]
+)
+
+
+class _Reader:
+    """Reads the fields of a job's hash and remembers what was wrong first."""
+
+    def __init__(self, job_id: str, raw: Raw) -> None:
+        self._job_id = job_id
+        self._raw = raw
+        self.error: errors.UndecodableJobError | None = None
+
+    def text(self, name: bytes) -> str | None:
+        value = self._raw.get(name)
+        if isinstance(value, bytes):
+            return value.decode("utf-8", "replace")
+        return value
+
+    def number(self, name: bytes) -> int:
+        """A whole number; Node also stores fractions (`Date.now() + 0.5`)."""
+        value = self._raw.get(name)
+        if not value:
+            return 0
+        try:
+            return int(value)
+        except ValueError:
+            pass
+        try:
+            return int(float(value))
+        except (ValueError, OverflowError):
+            self.complain(name.decode(), f"not a number: {value!r:.60}")
+            return 0
+
+    def json(self, name: bytes, *, empty: object, or_text: bool = False) -> Any:
+        """JSON; an empty field is what Node takes it for (`updateData(undefined)`)."""
+        value = self._raw.get(name)
+        if not value:
+            return empty
+        try:
+            return codec.loads(value)
+        except (ValueError, RecursionError) as error:
+            if or_text:
+                return self.text(name)
+            self.complain(name.decode(), f"not JSON ({error})")
+            return empty
+
+    def options(self) -> dict[str, Any]:
+        """The job's options, decoded; a worker's jobs mostly have the same, so some are kept."""
+        value = self._raw.get(b"opts")
+        try:
+            opts = _options(value) if value else _options(b"{}")
+        except (ValueError, RecursionError) as error:
+            self.complain("opts", f"not JSON ({error})")
+            opts = _options(b"{}")
+        if opts is None:
+            self.complain("opts", "not an object")
+            opts = _options(b"{}")
+        kept = cast("dict[str, Any]", opts)
+        return {name: _own(value) for name, value in kept.items()}
+
+    def traces(self) -> list[str]:
+        """The stack traces; a text that is not a JSON list is taken for one trace."""
+        value = self.json(b"stacktrace", empty=[], or_text=True)
+        return cast("list[str]", value) if isinstance(value, list) else [str(value)]
+
+    def complain(self, field: str, problem: str) -> None:
+        if self.error is None:
+            self.error = errors.UndecodableJobError(
+                f"Job {self._job_id} cannot be run: its {field} is {problem}.",
+                cause="It was not written by BullMQ, or was damaged afterwards.",
+                fix="Inspect the job's hash; remove the job, or repair the field and retry it.",
+            )
+
+
+def _options(text: bytes | str) -> dict[str, Any] | None:
+    """BullMQ's options from JSON, None if it is no object."""
+    # Long options hold something that differs from job to job; they would fill the memory.
+    return _decode_options(text) if len(text) > 256 else _kept_options(text)
+
+
+def _decode_options(text: bytes | str) -> dict[str, Any] | None:
+    decoded = codec.loads(text)
+    if not isinstance(decoded, dict):
+        return None
+    opts = optsFromJSON(cast("dict[str, Any]", decoded))
+    opts.setdefault("attempts", 0)
+    opts["backoff"] = Backoffs.normalize(opts.get("backoff"))
+    return opts
+
+
+_kept_options = functools.lru_cache(maxsize=128)(_decode_options)
+
+
+def _own(value: Any) -> Any:
+    """A copy of what could be changed through one job and seen by another."""
+    return dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
+
+
+def stacktrace_json(traces: list[str]) -> str:
+    """A job's stack traces as BullMQ stores them: JSON, lone surrogates escaped."""
+    return json.dumps(traces, ensure_ascii=True, separators=(",", ":"))

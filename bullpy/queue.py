@@ -1,0 +1,332 @@
+"""Queue: add jobs, and look at or steer those that are there."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
+
+from bullmq import Queue as UpstreamQueue
+
+from bullpy import codec, errors, options
+from bullpy.backend import backend_for
+from bullpy.emitter import SafeEmitter
+from bullpy.job import Job
+from bullpy.options import JobOptions
+from bullpy.types import JobState
+
+if TYPE_CHECKING:
+    from bullpy.connection.client import PipeliningClient
+    from bullpy.connection.factory import SharedRedis
+    from bullpy.connection.identity import ServerIdentity
+    from bullpy.events import QueueEvents
+
+
+class JobSpec(TypedDict, total=False):
+    """One job of `add_bulk`: `name`, `data`, and `opts` in BullMQ's own spelling."""
+
+    name: str
+    data: Any
+    opts: Mapping[str, Any]
+
+
+class Queue(SafeEmitter, UpstreamQueue):
+    """A queue of jobs.
+
+    Everything upstream's `Queue` documents works under its own names; the snake_case methods
+    are typed and count in seconds. All queues and workers of a process share one connection.
+
+    ```python
+    async with Queue("audio-analyzer") as queue:
+        job = await queue.add("process-audio", {"fileKey": "a.wav"}, attempts=3)
+    ```
+
+    Args:
+        name: The queue, the same word as on the Node side.
+        opts: Upstream's options: `connection`, `prefix`, `defaultJobOptions`.
+        redis: Where Redis is: a URL, a `RedisSettings`, a dict; None reads `REDIS_URL`.
+        prefix: First part of every key.
+        default_job_options: Options for every job that does not set them itself.
+
+    Raises:
+        errors.ConfigurationError: The name or the connection is wrong.
+    """
+
+    EVENTS = frozenset(
+        ["waiting", "progress", "removed", "paused", "resumed", "cleaned", "error", "closed"]
+    )
+
+    def __init__(
+        self,
+        name: str,
+        opts: Mapping[str, Any] | None = None,
+        *,
+        redis: object = None,
+        prefix: str | None = None,
+        default_job_options: JobOptions | None = None,
+    ) -> None:
+        # Not upstream's __init__: it opens a connection of its own.
+        SafeEmitter.__init__(self)
+        given = dict(opts or {})
+        self.name = name
+        self.opts = given
+        self.prefix = prefix or given.get("prefix") or "bull"
+        self.jobsOpts: dict[str, Any] = {
+            **(given.get("defaultJobOptions") or {}),
+            **options.to_wire(default_job_options or {}),
+        }
+        self.backend = backend_for(
+            name, redis if redis is not None else given.get("connection"), self.prefix
+        )
+        self.redisConnection = self.backend.connection
+        self.scripts = self.backend.scripts
+        self.keys = self.backend.keys
+        self.qualifiedName = self.backend.qualifiedName
+        self._job_scheduler = None
+        self._events: QueueEvents | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        await self.close()
+
+    @property
+    def client(self) -> PipeliningClient:
+        """redis-py's interface to the process's connection."""
+        return self.backend.conn
+
+    @property
+    def shared(self) -> SharedRedis:
+        """The process's connection to this Redis."""
+        return self.backend.shared
+
+    @property
+    def events(self) -> QueueEvents:
+        """The queue's events as they happen, followed from first use until `close`."""
+        if self._events is None:
+            from bullpy.events import QueueEvents
+
+            self._events = QueueEvents(
+                self.name, redis=self.redisConnection.settings, prefix=self.prefix
+            )
+        return self._events
+
+    async def whoami(self) -> ServerIdentity:
+        """Which Redis this queue is on."""
+        return await self.shared.whoami()
+
+    # -- adding ----------------------------------------------------------------------------
+
+    async def add(
+        self,
+        name: str,
+        data: Any = None,
+        opts: Mapping[str, Any] | None = None,
+        **job_options: Unpack[JobOptions],
+    ) -> Job[Any]:
+        """Add a job.
+
+        Args:
+            name: By which workers choose a processor.
+            data: Any value with a JSON form.
+            opts: Options in BullMQ's spelling (camelCase, milliseconds).
+            job_options: Options in Python's spelling (seconds); they win over `opts`.
+
+        Returns:
+            The job, with its id.
+
+        Raises:
+            errors.InvalidJobOptionsError: An option that BullMQ refuses.
+            errors.EncodingError: The data has no JSON form.
+            errors.RedisUnavailableError: Redis cannot be reached within `command_timeout`.
+            errors.ReplyLostError: The connection ended before the answer; the job may have
+                been added. Does not happen with a `job_id` of your own.
+        """
+        job = self._new_job(name, data, opts, job_options)
+        job.id = await self.backend.addJob(job)
+        return job
+
+    async def add_bulk(self, jobs: Sequence[JobSpec]) -> list[Job[Any]]:
+        """Add many jobs in one transaction: all, or none when Redis cannot be reached.
+
+        Raises:
+            errors.JobNotFoundError: A job names a parent that does not exist; the others were
+                added.
+        """
+        made = [
+            self._new_job(job.get("name", ""), job.get("data"), job.get("opts"), {}) for job in jobs
+        ]
+        results = await self.backend.addJobs(made)
+        for job, result in zip(made, results, strict=True):
+            self.scripts.check(result, str(job.parentKey), "addJob")
+        return made
+
+    async def addBulk(self, jobs: Sequence[JobSpec]) -> list[Job[Any]]:
+        """Upstream's name for `add_bulk`."""
+        return await self.add_bulk(jobs)
+
+    def _new_job(
+        self,
+        name: str,
+        data: object,
+        opts: Mapping[str, Any] | None,
+        job_options: Mapping[str, Any],
+    ) -> Job[Any]:
+        wire = {**self.jobsOpts, **(opts or {}), **options.to_wire(job_options)}
+        job = Job[Any](self, name, data, wire)
+        encoded = codec.dumps(data) if wire.get("sizeLimit") else b""
+        options.validate(name, encoded, wire, has_parent=job.parentKey is not None)
+        return job
+
+    async def upsertJobScheduler(self, *args: Any, **kwargs: Any) -> Job[Any] | None:
+        """Make or change a job scheduler; arguments as upstream's.
+
+        Returns:
+            The next job, None if there is none.
+        """
+        made = await super().upsertJobScheduler(*args, **kwargs)
+        # Upstream makes it of its own class, without the methods that are documented here.
+        return await self.get_job(str(made.id)) if made is not None else None
+
+    # -- looking ---------------------------------------------------------------------------
+
+    async def get_job(self, job_id: str) -> Job[Any] | None:
+        """The job with that id, None if there is none."""
+        raw = await self.backend.getJobData(job_id)
+        return Job.fromJSON(self, raw, job_id) if raw else None
+
+    async def getJob(self, job_id: str) -> Job[Any] | None:
+        """Upstream's name for `get_job`."""
+        return await self.get_job(job_id)
+
+    async def get_jobs(
+        self,
+        states: Sequence[JobState | str] = (),
+        start: int = 0,
+        end: int = -1,
+        *,
+        ascending: bool = False,
+    ) -> list[Job[Any]]:
+        """Jobs in any of the given states; without states, all jobs.
+
+        Args:
+            states: Which; in BullMQ's words.
+            start: Index of the first, per state.
+            end: Index of the last, -1 for all.
+            ascending: Oldest first.
+        """
+        types = self.sanitizeJobTypes([str(state) for state in states])
+        ids = await self.backend.getRanges(types, start, end, ascending)
+        found: list[Job[Any]] = []
+        for job_id in dict.fromkeys(ids):
+            job = await self.get_job(job_id)
+            if job is not None:
+                found.append(job)
+        return found
+
+    async def getJobs(
+        self, types: Sequence[str], start: int = 0, end: int = -1, asc: bool = False
+    ) -> list[Job[Any]]:
+        """Upstream's name for `get_jobs`."""
+        return await self.get_jobs(types, start, end, ascending=asc)
+
+    async def get_job_counts(self, *states: JobState | str) -> dict[str, int]:
+        """How many jobs are in each state; without states, in every one."""
+        return await self.getJobCounts(*[str(state) for state in states])
+
+    async def get_job_state(self, job_id: str) -> JobState:
+        """Where the job is now."""
+        return JobState.of(await self.getJobState(job_id))
+
+    async def get_job_logs(
+        self, job_id: str, start: int = 0, end: int = -1, *, ascending: bool = True
+    ) -> list[str]:
+        """The job's log lines."""
+        return (await self.getJobLogs(job_id, start, end, ascending))["logs"]
+
+    async def count(self) -> int:
+        """How many jobs wait: ready, paused, delayed, prioritized and for their children."""
+        counts = await self.getJobCounts(
+            "waiting", "paused", "delayed", "prioritized", "waiting-children"
+        )
+        return sum(counts.values())
+
+    async def is_paused(self) -> bool:
+        """Whether the queue is paused for all workers."""
+        return await self.isPaused()
+
+    # -- steering --------------------------------------------------------------------------
+
+    async def retry_jobs(self, state: str = "failed", *, count: int = 1000) -> None:
+        """Put all failed (or completed) jobs back into the queue, `count` per step."""
+        await self.retryJobs({"state": state, "count": count})
+
+    async def promote_jobs(self, *, count: int = 1000) -> None:
+        """Make all delayed jobs ready now, `count` per step."""
+        await self.promoteJobs({"count": count})
+
+    async def clean(
+        self,
+        grace: int = 0,
+        limit: int = 0,
+        type: str = "completed",
+    ) -> list[str]:
+        """Remove finished or waiting jobs older than `grace` milliseconds.
+
+        Args:
+            grace: Milliseconds that a job must have been there.
+            limit: How many to remove at most; 0 for all.
+            type: Which state, in BullMQ's words.
+
+        Returns:
+            The ids of the removed jobs.
+        """
+        state = "wait" if type == "waiting" else type
+        removed = await self.backend.cleanJobsInSet(state, grace, limit)
+        self.emit("cleaned", removed, state)
+        return removed
+
+    async def rate_limit(self, seconds: float) -> None:
+        """Let no worker of the queue fetch a job for that long."""
+        await self.rateLimit(options.milliseconds("rate limit", seconds))
+
+    async def set_global_concurrency(self, concurrency: int) -> None:
+        """Let all workers together run at most that many jobs at a time."""
+        if concurrency < 1:
+            raise errors.ConfigurationError(
+                f"The global concurrency is {concurrency}.", fix="Give 1 or more."
+            )
+        await self.setGlobalConcurrency(concurrency)
+
+    async def get_global_concurrency(self) -> int | None:
+        """The limit for all workers together, None if there is none."""
+        return await self.getGlobalConcurrency()
+
+    async def remove_global_concurrency(self) -> None:
+        """Remove the limit for all workers together."""
+        await self.removeGlobalConcurrency()
+
+    async def set_global_rate_limit(self, maximum: int, duration: float) -> None:
+        """Let all workers together start at most `maximum` jobs per `duration` seconds."""
+        await self.setGlobalRateLimit(maximum, options.milliseconds("duration", duration))
+
+    async def remove_global_rate_limit(self) -> None:
+        """Remove the rate limit for all workers together."""
+        await self.removeGlobalRateLimit()
+
+    async def close(self) -> None:
+        """Give the connection back. Closing twice is fine."""
+        events, self._events = self._events, None
+        if events is not None:
+            await events.close()
+        await self.backend.close()
+        await self.drain_listeners()
+
+    def __repr__(self) -> str:
+        return f"<Queue {self.qualifiedName} at {self.redisConnection.settings.masked_url}>"

@@ -1,0 +1,349 @@
+"""BullMQ's Lua scripts, from the installed `bullmq` package, over the shared connection.
+
+Key layout and packing are upstream's `Scripts`; what differs here is JSON as Node writes it,
+typed errors instead of bare `TypeError`s, and commands that are repeated after a lost reply
+when repeating them is harmless.
+"""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+import bullmq
+from bullmq.queue_keys import QueueKeys
+from bullmq.redis_connection import SCRIPT_DEFINITIONS, RedisConnection
+from bullmq.scripts import Scripts as UpstreamScripts
+
+from bullpy import codec, errors
+from bullpy.connection.client import run_script
+from bullpy.connection.factory import SharedRedis
+from bullpy.connection.probe import classify
+
+if TYPE_CHECKING:
+    from bullmq.job import Job as UpstreamJob
+
+# Upstream registers the first group; the others it ships without using them.
+_FILES: dict[str, str] = {
+    **SCRIPT_DEFINITIONS,
+    "addLog": "addLog-2.lua",
+    "isFinished": "isFinished-3.lua",
+    "moveJobFromActiveToWait": "moveJobFromActiveToWait-9.lua",
+    "releaseLock": "releaseLock-1.lua",
+}
+
+# The scripts that bullpy packs by itself, with the number of keys that it was built against.
+_BUILT_AGAINST = {
+    "addStandardJob": 9,
+    "addLog": 2,
+    "extendLocks": 1,
+    "isFinished": 3,
+    "moveJobFromActiveToWait": 9,
+    "moveStalledJobsToWait": 9,
+    "moveToActive": 11,
+    "moveToDelayed": 11,
+    "moveToFinished": 14,
+    "moveToWaitingChildren": 7,
+    "retryJob": 11,
+    "saveStacktrace": 1,
+}
+
+# Running these twice leaves what running them once does; a log line may come twice, which is
+# better than a job that fails because of it.
+_REPEATABLE = frozenset(
+    [
+        "addLog",
+        "extendLock",
+        "extendLocks",
+        "getCounts",
+        "getCountsPerPriority",
+        "getJobs",
+        "getJobScheduler",
+        "getRanges",
+        "getState",
+        "getStateV2",
+        "isFinished",
+        "isJobInList",
+        "pause",
+        "saveStacktrace",
+        "updateData",
+        "updateProgress",
+        "changePriority",
+        "drain",
+    ]
+)
+
+
+class Script:
+    """One Lua script, callable as upstream calls it.
+
+    Attributes:
+        sha: Its SHA-1 in hex, for EVALSHA.
+        source: Its text.
+    """
+
+    def __init__(self, name: str, shared: Callable[[], SharedRedis]) -> None:
+        self.name = name
+        self.sha, self.source = load(name)
+        self._shared = shared
+
+    async def __call__(
+        self,
+        keys: Sequence[str] = (),
+        args: Sequence[Any] = (),
+        client: Any = None,
+        *,
+        repeatable: bool = False,
+    ) -> Any:
+        """Run the script, or queue it on a pipeline given as `client`.
+
+        Raises:
+            errors.RedisError: The server could not be reached or refused.
+        """
+        if client is not None:
+            registered = self._shared().client.register_script(self.source)
+            return await registered(keys=keys, args=args, client=client)
+        try:
+            return await self._run(keys, args)
+        except errors.ReplyLostError:
+            if not repeatable and self.name not in _REPEATABLE:
+                raise
+            return await self._run(keys, args)
+
+    async def _run(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
+        shared = self._shared()
+        reply = await run_script(
+            shared.pipeliner, self.sha, self.source, (len(keys), *keys, *args), raw=False
+        )
+        if isinstance(reply, Exception):
+            raise classify(reply, shared.settings) from reply
+        return reply
+
+
+class Commands(dict[str, Script]):
+    """The scripts by name, read from the package on first use."""
+
+    def __init__(self, shared: Callable[[], SharedRedis]) -> None:
+        super().__init__()
+        self._shared = shared
+
+    def __missing__(self, name: str) -> Script:
+        script = self[name] = Script(name, self._shared)
+        return script
+
+
+class Scripts(UpstreamScripts):
+    """Upstream's packing with Node's JSON and bullpy's errors."""
+
+    def __init__(self, prefix: str, queue_name: str, connection: RedisConnection) -> None:
+        # Not super().__init__(): it takes the client at once, which needs a running loop.
+        self.prefix = prefix
+        self.queueName = queue_name
+        self.redisConnection = connection
+        self.commands = connection.commands
+        self.queue_keys = QueueKeys(prefix)
+        self.keys = self.queue_keys.getKeys(queue_name)
+
+    @property
+    def redisClient(self) -> Any:
+        """redis-py's interface to the shared connection."""
+        return self.redisConnection.conn
+
+    def addJobArgs(self, job: UpstreamJob) -> list[Any]:
+        """Pack a new job: `[msgpack of names and ids, JSON of the data, msgpack of options]`."""
+        parent_key = job.parentKey
+        packed = codec.pack_for_lua(
+            [
+                self.keys[""],
+                job.id or "",
+                job.name,
+                job.timestamp,
+                parent_key,
+                f"{parent_key}:dependencies" if parent_key else None,
+                job.parent,
+                job.repeatJobKey,
+                f"{self.keys['']}de:{job.deduplication_id}" if job.deduplication_id else None,
+            ]
+        )
+        return [packed, codec.dumps(job.data), codec.pack_for_lua(self.encodeOpts(job.opts))]
+
+    async def updateData(self, job_id: str, data: object) -> None:
+        """Replace a job's data.
+
+        Raises:
+            errors.JobNotFoundError: The job is gone.
+        """
+        result = await self.commands["updateData"](
+            keys=[self.toKey(job_id)], args=[codec.dumps(data)]
+        )
+        self.check(result, job_id, "updateData")
+
+    async def updateProgress(self, job_id: str, progress: object) -> None:
+        """Store a job's progress and tell those who follow the queue's events.
+
+        Raises:
+            errors.JobNotFoundError: The job is gone.
+        """
+        result = await self.commands["updateProgress"](
+            keys=[self.toKey(job_id), self.keys["events"], self.keys["meta"]],
+            args=[job_id, codec.dumps(progress)],
+        )
+        self.check(result, job_id, "updateProgress")
+
+    async def addLog(self, job_id: str, row: str, keep_logs: int) -> int:
+        """Append a line to a job's log; 0 keeps all lines.
+
+        Raises:
+            errors.JobNotFoundError: The job is gone.
+        """
+        result = await self.commands["addLog"](
+            keys=[self.toKey(job_id), self.toKey(f"{job_id}:logs")],
+            args=[job_id, row, keep_logs or ""],
+        )
+        self.check(result, job_id, "addLog")
+        return int(result)
+
+    async def isFinished(self, job_id: str) -> tuple[int, str | None]:
+        """`(0, None)` not finished, `(1, result JSON)`, `(2, failedReason)`, `(-1, None)` gone."""
+        reply = await self.commands["isFinished"](
+            keys=[self.keys["completed"], self.keys["failed"], self.toKey(job_id)],
+            args=[job_id, "1"],
+        )
+        return int(reply[0]), reply[1] if len(reply) > 1 else None
+
+    def moveToFinishedArgs(
+        self,
+        job: UpstreamJob,
+        val: object,
+        propVal: str,
+        shouldRemove: object,
+        target: str,
+        token: str,
+        fetchNext: bool = True,
+        fields_to_update: dict[str, Any] | None = None,
+    ) -> tuple[list[str], list[Any]]:
+        """As upstream's, with the result in Node's JSON."""
+        encoded = val if propVal == "failedReason" else codec.dumps(val)
+        # Upstream would encode the value once more; its place is overwritten below.
+        stand_in = "" if propVal == "failedReason" else None
+        keys, args = super().moveToFinishedArgs(
+            job, stand_in, propVal, shouldRemove, target, token, fetchNext, fields_to_update
+        )
+        args[3] = encoded
+        return keys, args
+
+    def check(
+        self, result: object, job_id: str | None, command: str, state: str = "active"
+    ) -> None:
+        """Raise for a negative script result."""
+        if isinstance(result, int) and result < 0:
+            raise error_for(result, job_id, command, state)
+
+    def finishedErrors(self, opts: dict[str, Any]) -> Exception:
+        """The typed error for a script's negative result."""
+        return error_for(
+            cast("int", opts.get("code")),
+            opts.get("jobId"),
+            str(opts.get("command")),
+            opts.get("state"),
+            opts.get("parentKey"),
+        )
+
+
+def error_for(
+    code: int,
+    job_id: str | None,
+    command: str,
+    state: str | None = None,
+    parent_key: str | None = None,
+) -> errors.JobError:
+    """The error for a negative result of a BullMQ script (numbers: BullMQ's `error-code.ts`).
+
+    The first sentence is upstream's own text, so that code written against it finds it.
+    """
+    made, text, fix = {
+        -1: (
+            errors.JobNotFoundError,
+            f"Missing key for job {job_id}. {command}",
+            "It was removed.",
+        ),
+        -2: (
+            errors.LockLostError,
+            f"Missing lock for job {job_id}. {command}",
+            "The lock expired: the worker could not renew it in time.",
+        ),
+        -3: (errors.JobStateError, f"Job {job_id} is not in the {state} state. {command}", None),
+        -4: (errors.JobStateError, f"Job {job_id} has pending dependencies. {command}", None),
+        -5: (
+            errors.JobNotFoundError,
+            f"Missing key for parent job {parent_key}. {command}",
+            "Add the parent first, or check the queue name and prefix of `parent`.",
+        ),
+        -6: (
+            errors.LockLostError,
+            f"Lock mismatch for job {job_id}. Cmd {command} from {state}",
+            "Another worker holds the job now.",
+        ),
+        -7: (
+            errors.JobStateError,
+            f"The parent job {job_id} cannot be replaced. {command}",
+            "The job has a parent already.",
+        ),
+        -8: (
+            errors.JobStateError,
+            f"Job {job_id} belongs to a job scheduler and cannot be removed directly. {command}",
+            "Remove the job scheduler instead.",
+        ),
+        -9: (
+            errors.JobStateError,
+            f"Cannot complete job {job_id} because it has at least one failed child. {command}",
+            None,
+        ),
+        -10: (
+            errors.JobStateError,
+            f"Cannot create job scheduler iteration - job ID already exists. {command}",
+            None,
+        ),
+        -11: (
+            errors.JobStateError,
+            f"Cannot create job scheduler iteration - time slots already have jobs. {command}",
+            None,
+        ),
+    }.get(code, (errors.JobStateError, f"Unknown code {code} error for {job_id}. {command}", None))
+    return made(text, fix=fix)
+
+
+@functools.cache
+def load(name: str) -> tuple[bytes, bytes]:
+    """A script's SHA-1 (hex) and text, from the installed package."""
+    source = (Path(bullmq.__file__).parent / "commands" / _FILES[name]).read_bytes()
+    return hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(), source
+
+
+def check_versions() -> None:
+    """Make sure that the installed scripts take the keys that bullpy packs.
+
+    Raises:
+        errors.VersionMismatchError: They do not; the installed `bullmq` is another version.
+    """
+    wrong = [
+        f"{name} ({_FILES.get(name, 'missing')}, expected {keys} keys)"
+        for name, keys in _BUILT_AGAINST.items()
+        if not _FILES.get(name, "").endswith(f"-{keys}.lua")
+        or not (Path(bullmq.__file__).parent / "commands" / _FILES[name]).is_file()
+    ]
+    if wrong:
+        from importlib.metadata import version
+
+        raise errors.VersionMismatchError(
+            f"bullpy {version('bullpy')} does not fit the installed bullmq {version('bullmq')}: "
+            f"{', '.join(wrong)}.",
+            cause="bullmq was upgraded beyond the range that bullpy was tested with.",
+            fix='Install the tested range: pip install "bullmq>=3.4.4,<3.5".',
+        )
+
+
+check_versions()

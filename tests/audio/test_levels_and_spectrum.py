@@ -1,0 +1,107 @@
+"""Sums, stereo image and spectrum against values known in closed form."""
+
+from __future__ import annotations
+
+import math
+
+import numpy as np
+import pytest
+from audio.signals import measure, sine, stereo
+
+from bullpy.audio.levels import LevelMeter
+from bullpy.audio.spectrum import BANDS, SpectrumMeter, frame_size
+
+
+def test_sine_has_rms_3_01_below_its_peak() -> None:
+    levels = measure(stereo(sine(-6, 5))).levels
+    assert 20 * math.log10(levels.peaks[0]) == pytest.approx(-6, abs=0.01)
+    assert 10 * math.log10(levels.powers[0]) == pytest.approx(-9.01, abs=0.01)
+
+
+@pytest.mark.parametrize(("right", "expected"), [(1.0, 1.0), (-1.0, -1.0), (0.25, 1.0)])
+def test_correlation_tells_polarity_not_level(right: float, expected: float) -> None:
+    left = sine(-6, 2)
+    levels = measure(np.stack([left, right * left], axis=1)).levels
+    assert levels.correlation() == pytest.approx(expected, abs=1e-9)
+
+
+def test_uncorrelated_noise_has_no_correlation_and_equal_mid_and_side() -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal((480_000, 2))
+    levels = measure(noise).levels
+    assert levels.correlation() == pytest.approx(0, abs=0.01)
+    middle_side = levels.mid_side()
+    assert middle_side is not None
+    assert middle_side[0] / middle_side[1] == pytest.approx(1, abs=0.02)
+
+
+def test_dc_offset_is_the_mean() -> None:
+    levels = measure(np.full((48_000, 2), [0.25, -0.125])).levels
+    assert levels.means == pytest.approx([0.25, -0.125])
+
+
+@pytest.mark.parametrize("split", [1, 11, 12, 13, 14, 15, 16, 30])
+def test_clipped_runs_are_counted_once_across_blocks(split: int) -> None:
+    samples = np.zeros((1, 40))
+    samples[0, 10:15] = 1.0
+    samples[0, 20:22] = -1.0
+    samples[0, 30:33] = -1.0
+    meter = LevelMeter(1)
+    meter.push(samples[:, :split])
+    meter.push(samples[:, split:])
+    clipping = meter.result().clipping
+    assert (clipping.samples, clipping.runs) == (10, 2)
+    assert clipping.percentage == pytest.approx(25)
+
+
+def test_a_run_through_three_blocks_is_one() -> None:
+    meter = LevelMeter(1)
+    for _ in range(3):
+        meter.push(np.ones((1, 4)))
+    assert meter.result().clipping.runs == 1
+
+
+@pytest.mark.parametrize("rate", [22_050, 44_100, 48_000, 96_000, 192_000])
+def test_spectrum_of_a_sine_is_at_its_frequency(rate: int) -> None:
+    spectrum = measure(stereo(sine(-6, 3, rate, 1000)), rate).spectrum
+    assert spectrum.centroid_hz == pytest.approx(1000, abs=12)
+    assert spectrum.rolloff_hz == pytest.approx(1000, abs=24)
+    assert spectrum.flatness is not None
+    assert spectrum.flatness < 0.001
+    assert spectrum.bands is not None
+    mid = [name for name, _, _ in BANDS].index("mid")
+    assert spectrum.bands[mid] / sum(spectrum.bands) == pytest.approx(1, abs=1e-3)
+
+
+def test_antiphase_stereo_keeps_its_spectrum() -> None:
+    tone = sine(-6, 3)
+    spectrum = measure(np.stack([tone, -tone], axis=1)).spectrum
+    assert spectrum.centroid_hz == pytest.approx(1000, abs=12)
+
+
+def test_white_noise_is_flat_and_fills_bands_by_width() -> None:
+    noise = 0.1 * np.random.default_rng(0).standard_normal((480_000, 1))
+    spectrum = measure(noise).spectrum
+    assert spectrum.flatness == pytest.approx(math.exp(-0.5772), abs=0.01)  # of chi-square, 2 df
+    assert spectrum.rolloff_hz == pytest.approx(0.85 * 24_000, rel=0.01)
+    assert spectrum.bands is not None
+    shares = [power / sum(spectrum.bands) for power in spectrum.bands]
+    widths = [(high - low) / 19_980 for _, low, high in BANDS]
+    assert shares == pytest.approx(widths, abs=0.003)  # the narrowest holds 4 bins
+
+
+def test_frames_quieter_than_60_db_are_left_out_of_medians() -> None:
+    quiet = sine(-70, 6, hertz=8000)
+    loud = sine(-6, 3, hertz=1000)
+    spectrum = measure(np.concatenate([loud, quiet])[:, None]).spectrum
+    assert spectrum.centroid_hz == pytest.approx(1000, abs=12)
+
+
+def test_flux_of_a_steady_tone_is_nothing_and_of_noise_is_something() -> None:
+    meter = SpectrumMeter(48_000, 1)
+    meter.push(sine(-6, 2, hertz=48_000 / 4096 * 64)[None].astype(np.float32))
+    assert meter.result().flux == pytest.approx(0, abs=1e-4)
+
+
+def test_frames_grow_with_the_rate() -> None:
+    sizes = {rate: frame_size(rate) for rate in (8_000, 44_100, 48_000, 88_200, 96_000, 192_000)}
+    assert list(sizes.values()) == [4096, 4096, 4096, 8192, 8192, 16_384]

@@ -1,0 +1,207 @@
+from urllib.parse import quote
+
+import pytest
+from hypothesis import example, given
+from hypothesis import strategies as st
+
+from bullpy import errors, redis_url
+
+TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=40)
+
+
+@pytest.mark.parametrize(
+    ("url", "expected"),
+    [
+        ("redis://h", {"host": "h"}),
+        ("redis://h:7000", {"host": "h", "port": 7000}),
+        ("redis://h:7000/", {"host": "h", "port": 7000}),
+        ("redis://h/3", {"host": "h", "db": 3}),
+        ("redis://h/3?db=5", {"host": "h", "db": 3}),
+        ("redis://h/?db=5", {"host": "h", "db": 5}),
+        ("redis://:pw@h", {"host": "h", "password": "pw"}),
+        ("redis://u:p%40w@h", {"host": "h", "username": "u", "password": "p@w"}),
+        ("redis://u@h", {"host": "h", "username": "u"}),
+        ("rediss://h", {"host": "h", "tls": True}),
+        ("REDISS://h", {"host": "h", "tls": True}),
+        ("redis://h?tls=true", {"host": "h", "tls": True}),
+        ("redis://h?family=0", {"host": "h", "family": 0}),
+        ("redis://h?family=6", {"host": "h", "family": 6}),
+        ("redis://[::1]:7000/1", {"host": "::1", "port": 7000, "db": 1}),
+        ("redis://[2001:db8::1]", {"host": "2001:db8::1"}),
+        ("//h:7000/1", {"host": "h", "port": 7000, "db": 1}),
+        ("h:7000", {"host": "h", "port": 7000}),
+        ("u:p@h:7000", {"host": "h", "port": 7000, "username": "u", "password": "p"}),
+        ("6380", {"host": "localhost", "port": 6380}),
+        ("/tmp/redis.sock", {"unix_socket": "/tmp/redis.sock"}),
+        ("/tmp/redis.sock?db=2", {"unix_socket": "/tmp/redis.sock", "db": 2}),
+        ("unix:///tmp/r.sock?db=1", {"unix_socket": "/tmp/r.sock", "db": 1}),
+        ("redis+unix:///tmp/r%20s.sock", {"unix_socket": "/tmp/r s.sock"}),
+        ("unix://u:p@/r.sock", {"unix_socket": "/r.sock", "username": "u", "password": "p"}),
+        ("redis://h?connectTimeout=1500", {"host": "h", "connect_timeout": 1.5}),
+        ("redis://h?commandTimeout=100", {"host": "h", "command_timeout": 0.1}),
+        ("redis://h?keepAlive=30000", {"host": "h", "keepalive": 30.0}),
+        ("redis://?host=h&port=7", {"host": "h", "port": 7}),
+        ("  redis://h\n", {"host": "h"}),
+        ("redis://h?db=", {"host": "h"}),
+    ],
+)
+def test_url_reads_as_ioredis_reads_it(url: str, expected: dict[str, object]) -> None:
+    assert redis_url.parse(url).values() == expected
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "",
+        "  ",
+        "redis://",
+        "redis:///1",
+        "redis://:6379",
+        "redis://:pw@",
+        "redis://h:port",
+        "redis://h:0",
+        "redis://h:65536",
+        "redis://h:99999999999999999999",
+        "redis://h/abc",
+        "redis://h/-1",
+        "redis://h?db=x",
+        "redis://h?family=5",
+        "redis://h?connectTimeout=soon",
+        "redis://u:p%zz@h",
+        "redis://u:%ff@h",
+        "redis://u:pa/ss@h",
+        "redis://u:pa#ss@h",
+        "redis://::1:6379",
+        "redis://[::1",
+        "redis://[::1]x",
+        "redis://h h",
+        "http://h",
+        "h/1",
+        '"redis://h"',
+        "redis://h\x00",
+        "unix://relative.sock",
+        "redis://h?" + "&".join(f"a{n}=1" for n in range(200)),
+    ],
+)
+def test_wrong_url_is_refused_with_a_fix(url: str) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        redis_url.parse(url, source="REDIS_URL")
+    assert "REDIS_URL" in caught.value.message
+    assert caught.value.fix
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://u:sec/ret@h",
+        "redis://u:sec#ret@h",
+        "redis://u:sec@ret@h:x",
+        "redis://u:sec%zzret@h",
+        "redis://h:secret",
+        "redis://:secret",
+        "redis://h:x?password=secret",
+        "http://u:secret@h",
+        '"redis://u:secret@h"',
+    ],
+)
+def test_error_never_shows_the_password(url: str) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        redis_url.parse(url)
+    assert "sec" not in str(caught.value)
+    assert "ret" not in str(caught.value)
+
+
+def test_unknown_options_are_named_and_ignored(caplog: pytest.LogCaptureFixture) -> None:
+    assert redis_url.parse("redis://h?zig=1&zag=2&lazyConnect=true").values() == {"host": "h"}
+    assert [record.getMessage() for record in caplog.records] == [
+        "The Redis URL: unknown option ignored: zag, zig"
+    ]
+
+
+@given(TEXT, TEXT)
+@example("a:b", "p@ss/w?o#r%d :")
+def test_user_and_password_survive_percent_encoding(user: str, password: str) -> None:
+    url = f"redis://{quote(user, safe='')}:{quote(password, safe='')}@host:1/2"
+    parsed = redis_url.parse(url)
+    assert (parsed.username, parsed.password, parsed.host, parsed.db) == (user, password, "host", 2)
+
+
+@given(TEXT, TEXT, st.integers(1, 65535), st.integers(0, 99), st.booleans())
+def test_built_url_reads_back_the_same(
+    user: str, password: str, port: int, db: int, tls: bool
+) -> None:
+    url = redis_url.build(
+        host="::1",
+        port=port,
+        db=db,
+        username=user,
+        password=password,
+        unix_socket=None,
+        tls=tls,
+    )
+    parsed = redis_url.parse(url)
+    assert parsed == redis_url.Url("::1", port, db, user, password, None, tls or None)
+
+
+@given(st.one_of(st.text(), st.text("redis:/@?#[]%=&.0123456789abf\\ ")))
+@example("redis://[")
+@example("redis://h:²")
+@example("²")
+@example("redis://h/٣")
+@example("unix://%00")
+@example("//")
+@example("?")
+@example("/?")
+@example("redis://\ud800@h")
+def test_parsing_raises_nothing_but_configuration_error(text: str) -> None:
+    for url in (text, f"redis://{text}", f"redis://h?{text}", f"unix:///{text}"):
+        try:
+            redis_url.parse(url)
+        except errors.ConfigurationError:
+            pass
+        redis_url.mask(url)
+
+
+@given(st.text(st.characters(exclude_categories=("Cs", "Z", "Cc")), min_size=6, max_size=40))
+def test_redaction_hides_any_password_without_spaces(password: str) -> None:
+    secret = "s3cr3t" + quote(password, safe="/#?:'\"")
+    text = redis_url.redact(f"cannot reach redis://user:{secret}@host:6379/0 today")
+    assert text == "cannot reach redis://user:***@host:6379/0 today"
+
+
+def test_redaction_hides_several_urls_and_leaves_the_rest() -> None:
+    text = redis_url.redact("redis://:a@h1 and rediss://u:b@h2, me@x.org, http://ok.org:80/path")
+    assert text == "redis://:***@h1 and rediss://u:***@h2, me@x.org, http://ok.org:80/path"
+
+
+@pytest.mark.parametrize(
+    ("options", "expected"),
+    [
+        ({"host": "h", "port": 7, "db": 1}, {"host": "h", "port": 7, "db": 1}),
+        ({"host": "h", "ssl": True}, {"host": "h", "tls": True}),
+        ({"host": "h", "tls": {}}, {"host": "h", "tls": True}),
+        (
+            {"host": "h", "tls": {"rejectUnauthorized": False}},
+            {"host": "h", "tls": True, "tls_verify": False},
+        ),
+        ({"path": "/s"}, {"unix_socket": "/s"}),
+        ({"unix_socket_path": "/s"}, {"unix_socket": "/s"}),
+        ({"host": "h", "connectTimeout": 500}, {"host": "h", "connect_timeout": 0.5}),
+        ({"host": "h", "socket_timeout": 5}, {"host": "h", "command_timeout": 5}),
+        ({"host": "h", "password": None, "maxRetriesPerRequest": None}, {"host": "h"}),
+        (
+            {"url": "redis://h", "db": 2, "host": "other"},
+            {"host": "h", "db": 2, redis_url.HAS_URL: True},
+        ),
+        ({"url": "redis://h/1", "db": 2}, {"host": "h", "db": 1, redis_url.HAS_URL: True}),
+    ],
+)
+def test_connection_options_of_other_libraries_are_understood(
+    options: dict[str, object], expected: dict[str, object]
+) -> None:
+    assert redis_url.connection_from(options) == expected
+
+
+def test_sentinel_options_are_refused_not_ignored() -> None:
+    with pytest.raises(errors.ConfigurationError, match="sentinels"):
+        redis_url.connection_from({"sentinels": [{"host": "h"}], "name": "m"})

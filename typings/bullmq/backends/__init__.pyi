@@ -1,0 +1,1 @@
+from bullmq.backends.redis_backend import RedisBackend as RedisBackend
