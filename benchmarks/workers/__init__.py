@@ -1,0 +1,1 @@
+"""One process per measured worker: it prints `ready`, waits for `go`, and reports as JSON."""
