@@ -1,4 +1,4 @@
-"""Runs all benchmarks shortly, in about two minutes; `make bench` calls it.
+"""Runs all benchmarks shortly, in two to three minutes.
 
 python benchmarks/run.py            short runs, as tables
 python benchmarks/run.py --full     the lengths and rounds that figures to publish need

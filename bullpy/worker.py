@@ -480,8 +480,10 @@ class Worker(SafeEmitter, UpstreamWorker):
         kind = error.code if isinstance(error, errors.BullpyError) else type(error).__name__
         if self._said.allow(kind) is None:
             return
-        if not isinstance(error, errors.RedisUnavailableError):
-            # The shared connection has logged those.
+        connection_speaks = isinstance(error, errors.RedisUnavailableError) or (
+            isinstance(error, errors.RedisError) and not self.shared.pipeliner.is_connected
+        )
+        if not connection_speaks:
             log.error("%s", error, extra={"queue": self.name, "code": kind})
         self.emit("error", error)
 

@@ -45,6 +45,9 @@ log = logging.getLogger("bullpy.connection")
 BLOCK_MARGIN = 3.0
 """Seconds that a blocking connection waits beyond the block before it takes the server for dead."""
 
+SLOW_CONNECT = 0.9
+"""Seconds after which a connection that is still being made is worth a log line."""
+
 REPEAT_LOG_EVERY = 10.0
 """Seconds between two log lines about the same unbroken outage."""
 
@@ -156,7 +159,11 @@ class SharedRedis:
             listener(error)
 
     async def _open(self) -> AbstractConnection:
-        connection = await open_connection(self.settings, client_name=client_name())
+        slow = asyncio.get_running_loop().call_later(SLOW_CONNECT, self._say_slow)
+        try:
+            connection = await open_connection(self.settings, client_name=client_name())
+        finally:
+            slow.cancel()
         try:
             self.identity = await identify(connection, self.settings)
             for warning in identities.check_server(self.identity):
@@ -168,6 +175,15 @@ class SharedRedis:
             await connection.disconnect(nowait=True)
             raise classify(error, self.settings) from error
         return connection
+
+    def _say_slow(self) -> None:
+        log.warning(
+            "no answer yet from %s after %g s; trying for %g s. A firewall looks like this, and "
+            "so does TLS to a port that does not speak it.",
+            self.settings.masked_url,
+            SLOW_CONNECT,
+            self.settings.connect_timeout,
+        )
 
     def _warn_once(self, warning: errors.RedisError) -> None:
         if warning.code not in self._warned:

@@ -12,7 +12,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any, cast
 
-from bullpy import codec, scripts
+from bullpy import codec, errors, scripts
 from bullpy.backend import Backend
 from bullpy.connection.client import run_script
 from bullpy.connection.pipelining import Pipeliner
@@ -104,10 +104,36 @@ class Calls:
             errors.ReplyLostError: A job may have been taken; see `recovery.adopt`.
             errors.RedisError: The server refused.
         """
-        reply = await self._run(
-            "moveToActive", (*self._fetch_head, _now(), self._lock_options(token))
-        )
-        return self._fetched(reply, token)
+        now = _now()
+        reply = await self._run("moveToActive", (*self._fetch_head, now, self._lock_options(token)))
+        return await self._confirmed(self._fetched(reply, token), token, now)
+
+    async def extend(self, job_id: str, token: str) -> bool:
+        """Renew the lock of a job that was just fetched.
+
+        Returns:
+            Whether the lock was still this token's.
+
+        Raises:
+            errors.ReplyLostError: Redis could not be asked, so the job may be held or not.
+        """
+        try:
+            return bool(await self._backend.scripts.extendLock(job_id, token, self._lock_ms))
+        except errors.RedisError as error:
+            raise errors.ReplyLostError(
+                f"The lock of job {job_id} could not be renewed.", cause=error.message
+            ) from error
+
+    async def _confirmed(self, fetched: Fetched, token: str, asked: int) -> Fetched:
+        """What was fetched, unless its lock ran out before the reply was read.
+
+        A processor that blocks the event loop delays replies, and nobody renews the lock of a
+        job that is not known yet.
+        """
+        job = fetched.job
+        if job is None or _now() - asked < self._lock_ms / 4 or await self.extend(job.id, token):
+            return fetched
+        return Fetched()
 
     def _lock_options(self, token: str) -> bytes:
         return codec.pack_for_lua(
@@ -208,7 +234,9 @@ class Calls:
         reply = await self._run("moveToFinished", args)
         self._backend.scripts.check(reply, job.id, "moveToFinished")
         job.finishedOn = now
-        return self._fetched(reply, token) if fetch_next else Fetched()
+        if not fetch_next:
+            return Fetched()
+        return await self._confirmed(self._fetched(reply, token), token, now)
 
     def _keep_jobs(self, opts: Mapping[str, Any], target: str) -> Mapping[str, int]:
         """Node's `getKeepJobs`: the job's own option, else the worker's, else keep all."""

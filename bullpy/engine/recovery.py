@@ -61,7 +61,10 @@ class Recovery:
 
     async def _read(self, job_id: str, token: str) -> Fetched:
         fields = await self._ask("HGETALL", self._backend.toKey(job_id))
-        return Fetched(True, self._calls.job(fields, job_id, token)) if fields else Fetched()
+        # Extended here: the outage may have used up most of the lock's time.
+        if fields and await self._calls.extend(job_id, token):
+            return Fetched(True, self._calls.job(fields, job_id, token))
+        return Fetched()
 
     def _lock_key(self, job_id: str) -> str:
         return f"{self._backend.toKey(job_id)}:lock"

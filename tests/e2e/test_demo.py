@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import os
 import re
 import shutil
+import signal
 import socket
 import subprocess
 import sys
 from pathlib import Path
 
 import pytest
-from support.processes import ROOT, run
+from support.processes import ROOT, Process, run
 
 FILES = {
     "speech.wav",
@@ -55,8 +57,12 @@ def _assert_results(found: Finished) -> None:
 
 
 def _assert_nothing_left(found: Finished) -> None:
-    port = re.search(r"Valkey at redis://[^:]*:(\d+)", found.stdout)
-    assert port is not None, found.stdout
+    _assert_server_is_gone(found.stdout)
+
+
+def _assert_server_is_gone(output: str) -> None:
+    port = re.search(r"Valkey at redis://[^:]*:(\d+)", output)
+    assert port is not None, output
     with socket.socket() as probe:
         probe.settimeout(2)
         assert probe.connect_ex(("127.0.0.1", int(port[1]))) != 0, "the server still runs"
@@ -77,3 +83,29 @@ def test_demo_without_node_shows_every_result(tmp_path: Path) -> None:
     assert "producer: Python, because Node" in found.stdout
     _assert_results(found)
     _assert_nothing_left(found)
+
+
+@pytest.mark.parametrize("moment", ["Valkey at", "producer: Node"])
+def test_ctrl_c_stops_everything_without_a_traceback(moment: str, tmp_path: Path) -> None:
+    demo = (sys.executable, ROOT / "examples" / "demo.py")
+    with Process(*demo, env={"TMPDIR": str(tmp_path)}) as process:
+        process.wait_for(moment, timeout=60)
+        # As a terminal does: to the demo and to all that it started.
+        os.killpg(process.pid, signal.SIGINT)
+        assert process.end() == 130, process.output
+        assert "Traceback" not in process.output
+        _assert_server_is_gone(process.output)
+        with pytest.raises(ProcessLookupError):
+            os.killpg(process.pid, 0)
+    assert not list(tmp_path.glob("bullpy-*"))
+
+
+def test_a_worker_that_cannot_start_ends_the_demo_with_its_reason() -> None:
+    found = run(
+        sys.executable, ROOT / "examples" / "demo.py", timeout=60, env={"BULLPY_CONCURRENCY": "0"}
+    )
+    assert found.returncode == 1
+    assert "BULLPY_CONCURRENCY" in found.stderr
+    assert found.stderr.rstrip().endswith("error: the worker ended early")
+    assert "Traceback" not in found.stderr
+    _assert_server_is_gone(found.stdout)

@@ -35,6 +35,21 @@ async def test_lost_fetch_runs_the_job_at_once_and_uses_no_stall(
     assert await stored.get_state() == "completed"
 
 
+async def test_adopted_job_gets_a_whole_new_lock(proxy: Proxy, direct: Queue, crew: Any) -> None:
+    # The outage uses up most of the lock's 2 s before the job is found.
+    await crew.hire(3.0, lock_duration=2.0, stalled_interval=0.2)
+    rule = proxy.lose_reply("moveToActive", where=carries_job)
+    job = await direct.add("job", 1)
+    await asyncio.wait_for(rule.hit.wait(), 2.0)
+    await proxy.refuse()
+    with pytest.raises(AssertionError):
+        await crew.ledger.until(lambda: crew.ledger.started, 1.5)
+    await proxy.accept()
+    await crew.ledger.until_completed(1, 6.0)
+    assert crew.ledger.started[job.id] == 1
+    assert not crew.ledger.stalled
+
+
 async def test_many_lost_fetches_never_fail_a_job_that_never_ran(
     proxy: Proxy, direct: Queue, crew: Any
 ) -> None:

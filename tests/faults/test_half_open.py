@@ -1,0 +1,119 @@
+"""The peer is gone without a word: bytes vanish, and no connection ends."""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from typing import Any
+
+import pytest
+from support.faults import eventually
+from support.proxy import BLOCKING, COMMAND, LOCKS, Proxy
+
+from bullpy import Queue
+from bullpy.connection.factory import BLOCK_MARGIN
+from bullpy.settings import WorkerSettings
+
+
+async def test_dead_blocking_connection_is_replaced(proxy: Proxy, direct: Queue, crew: Any) -> None:
+    await crew.hire(settings=WorkerSettings(drain_delay=1))
+
+    async def waits() -> bool:
+        return proxy.commands["BZPOPMIN"] > 0
+
+    await eventually(waits, 3.0)
+    assert proxy.swallow_open(BLOCKING) == 1
+    job = await direct.add("job", 1)
+    # Required: the block and a margin of 2 to 5 s (upstream without a time-out: never).
+    await crew.ledger.until_completed(1, 1 + BLOCK_MARGIN + 1)
+    following = await direct.add("job", 2)
+    await crew.ledger.until(lambda: crew.ledger.completed[following.id], 0.5)
+    assert crew.ledger.started[job.id] == 1
+
+
+async def test_dead_command_connection_is_replaced_and_jobs_run_once(
+    proxy: Proxy, direct: Queue, crew: Any
+) -> None:
+    await crew.hire(0.2, redis={"command_timeout": 1.0}, concurrency=4)
+    await direct.add_bulk([{"name": "job", "data": number} for number in range(40)])
+    await crew.ledger.until_completed(8, 5.0)
+    assert proxy.swallow_open(COMMAND) == 1
+    # Required: the command's time-out, noticed at most a quarter later, and the jobs' own time.
+    await crew.ledger.until_completed(40, 1.25 + 40 / 4 * 0.2 + 3)
+    assert set(crew.ledger.started.values()) == {1}
+    assert set(crew.ledger.completed.values()) == {1}
+    assert not crew.ledger.failed
+    assert not crew.ledger.stalled
+
+
+async def test_dead_connection_of_the_lock_thread_costs_no_lock(
+    proxy: Proxy, direct: Queue, crew: Any
+) -> None:
+    await crew.hire(6.0, lock_duration=2.0, stalled_interval=0.3)
+    job = await direct.add("job", 1)
+
+    async def renewed() -> bool:
+        return proxy.commands["extendLocks"] > 0
+
+    await eventually(renewed, 3.0)
+    assert proxy.swallow_open(LOCKS) == 1
+    await crew.ledger.until_completed(1, 8.0)
+    assert crew.ledger.started[job.id] == 1
+    assert not crew.ledger.stalled
+
+
+async def test_black_hole_for_everything_loses_nothing(
+    proxy: Proxy, direct: Queue, crew: Any
+) -> None:
+    settings = WorkerSettings(concurrency=4, drain_delay=1, lock_duration=20)
+    redis = {"command_timeout": 1.0, "connect_timeout": 1.0}
+    await crew.hire(0.1, redis=redis, settings=settings)
+    await direct.add_bulk([{"name": "job", "data": number} for number in range(60)])
+    await crew.ledger.until_completed(8, 5.0)
+    proxy.swallow()
+    with pytest.raises(AssertionError):
+        await crew.ledger.until_completed(60, 4.0)
+    proxy.heal()
+    began = time.monotonic()
+    held = len(crew.ledger.completed)
+    # Required: 2 s after the network is back; an attempt to connect may be under way in the hole.
+    await crew.ledger.until(lambda: len(crew.ledger.completed) > held, 2.0 + 1.0)
+    await crew.ledger.until_completed(60, 8.0)
+    assert time.monotonic() - began < 8
+    assert set(crew.ledger.started.values()) == {1}
+    assert not crew.ledger.failed
+
+
+async def test_slow_network_loses_no_job(proxy: Proxy, direct: Queue, crew: Any) -> None:
+    await crew.hire(0.05, concurrency=5)
+    proxy.delay = 0.15
+    await direct.add_bulk([{"name": "job", "data": number} for number in range(50)])
+    await crew.ledger.until_completed(50, 50 / 5 * 0.6 + 5)
+    assert set(crew.ledger.started.values()) == {1}
+    assert not crew.ledger.errors
+
+
+async def test_job_that_a_closing_worker_was_fetching_is_handed_back(
+    proxy: Proxy, direct: Queue, crew: Any
+) -> None:
+    worker = await crew.hire()
+    proxy.delay = 0.4
+    fetches = proxy.commands["moveToActive"]
+    job = await direct.add("job", 1)
+
+    async def fetching() -> bool:
+        return proxy.commands["moveToActive"] > fetches
+
+    # The fetch is on its way; its reply comes when the worker has been told to stop.
+    await eventually(fetching, 3.0)
+    await worker.close(timeout=5)
+    stored = await direct.get_job(job.id)
+    assert stored is not None
+    assert await stored.get_state() in ("wait", "completed")
+    assert not await direct.client.exists(f"bull:{direct.name}:{job.id}:lock")
+    proxy.delay = 0
+    await crew.hire()
+    if not crew.ledger.started:
+        await crew.ledger.until_completed(1, 1.0)
+    await asyncio.sleep(0)
+    assert crew.ledger.started[job.id] == 1
