@@ -47,6 +47,9 @@ class BackendConnection(RedisConnection):
         try:
             loop = asyncio.get_running_loop()
         except RuntimeError:
+            if self._shared is not None:
+                # A forked child is inside the parent's coroutine, but no loop runs in it.
+                self._shared.pipeliner.check_process()
             raise errors.WorkerStateError(
                 "Redis can be used only from a running event loop.",
                 fix="Call it from an async function, for example under asyncio.run().",

@@ -42,7 +42,7 @@ BullpyError
 ```
 
 An error's text says what happened, the likely cause, and what to do. Its `code` is
-stable: documentation and `bullpy doctor` refer to it. Three job errors are `TypeError`
+stable: the documentation refers to it. Three job errors are `TypeError`
 too, because that is what upstream's `bullmq` raises in their place.
 """
 

@@ -7,6 +7,7 @@ import logging
 import os
 import signal
 import sys
+import threading
 from collections.abc import Callable, Coroutine
 from typing import Any, NoReturn
 
@@ -16,7 +17,8 @@ from bullpy.worker import Worker
 log = logging.getLogger("bullpy.worker")
 
 HURRY_TIMEOUT = 5.0
-"""Seconds after the second signal until the process ends, whatever is left."""
+"""Seconds after the second signal until the process ends, whatever is left; as long again after
+the last worker has closed."""
 
 
 def run(*workers: Worker) -> NoReturn:
@@ -117,4 +119,19 @@ def _with_fast_loop(main: Callable[[], Coroutine[Any, Any, int]]) -> int:
     else:
         factory = uvloop.new_event_loop
     with asyncio.Runner(loop_factory=factory) as runner:
-        return runner.run(main())
+        code = runner.run(main())
+        # Closing the loop waits for tasks that ignore cancellation and for threads that hang:
+        # for ever, if nobody bounds it.
+        bound = threading.Timer(HURRY_TIMEOUT, _leave, (code,))
+        bound.daemon = True
+        bound.start()
+    bound.cancel()
+    return code
+
+
+def _leave(code: int) -> None:
+    log.error("tasks or threads of processors do not end; the process ends without them")
+    logging.shutdown()
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)

@@ -228,7 +228,6 @@ class WorkerSettings(_Settings):
         max_stalled_count: How often a job may stall before it fails.
         drain_delay: Longest blocking wait for a job when the queue is empty.
         shutdown_timeout: How long running jobs may take to end when the worker stops.
-        run_retry_delay: Longest pause of the run loop after an error of Redis.
         limiter: At most `max` jobs per `duration`; from the environment as `max/seconds`.
         maximum_rate_limit_delay: Longest wait at a time while the queue is rate limited.
         max_started_attempts: How often a job may start before it fails; None sets no limit.
@@ -254,7 +253,6 @@ class WorkerSettings(_Settings):
     shutdown_timeout: Annotated[
         float, BeforeValidator(_not_bool), Field(ge=0, allow_inf_nan=False)
     ] = 25.0
-    run_retry_delay: Seconds = 1.0
     limiter: LimiterSetting = None
     maximum_rate_limit_delay: Seconds = 30.0
     max_started_attempts: Annotated[Count, Field(ge=0)] | None = None
@@ -489,7 +487,6 @@ _WIRE: dict[str, tuple[str, Callable[[str, object], object]]] = {
     "stalledInterval": ("stalled_interval", _ms_above_zero),
     "maxStalledCount": ("max_stalled_count", _at_least_zero),
     "drainDelay": ("drain_delay", _above_zero),
-    "runRetryDelay": ("run_retry_delay", _ms_above_zero),
     "limiter": ("limiter", _limiter),
     "maximumRateLimitDelay": ("maximum_rate_limit_delay", _ms_above_zero),
     "maxStartedAttempts": ("max_started_attempts", _at_least_zero),
@@ -499,7 +496,7 @@ _WIRE: dict[str, tuple[str, Callable[[str, object], object]]] = {
 
 _NO_EFFECT_WORKER = frozenset(
     """
-    autorun backend backendFactory blockingConnection connection metrics settings
+    autorun backend backendFactory blockingConnection connection metrics runRetryDelay settings
     skipLockRenewal skipMetasUpdate skipStalledCheck skipVersionCheck skipWaitingForReady
     telemetry useWorkerThreads workerForkOptions workerThreadsOptions
     """.split()  # noqa: SIM905 - a list of words reads better so

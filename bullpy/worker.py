@@ -302,7 +302,8 @@ class Worker(SafeEmitter, UpstreamWorker):
     async def _run_by_itself(self) -> None:
         """`run()` as a task of its own: who created the worker may never look at it."""
         await asyncio.sleep(0)
-        if self.closing:
+        if self.closing or self.running:
+            # `await worker.run()` was first, which is as good.
             return
         try:
             await self.run()

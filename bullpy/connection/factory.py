@@ -241,12 +241,21 @@ class BlockingConnection:
                 # redis-py sends under asyncio.wait_for, which before Python 3.12 swallows a
                 # cancellation that arrives as the sending ends.
                 raise asyncio.CancelledError
-            reply = cast(
-                "Reply",
-                await connection.read_response(disable_decoding=True, timeout=block + BLOCK_MARGIN),
-            )
+            # Two time-outs: at its own, redis-py says None, as if the wait had brought nothing,
+            # and a dead socket would stay in use.
+            late = block + 2 * BLOCK_MARGIN
+            async with asyncio.timeout(block + BLOCK_MARGIN):
+                reply = cast(
+                    "Reply", await connection.read_response(disable_decoding=True, timeout=late)
+                )
         except ResponseError:
             raise
+        except TimeoutError as error:
+            await self.aclose()
+            raise errors.CommandTimeoutError(
+                f"{self._settings.masked_url} did not answer a waiting command in time.",
+                cause="The server hangs, or the network drops packets.",
+            ) from error
         except Exception as error:
             await self.aclose()
             raise classify(error, self._settings) from error

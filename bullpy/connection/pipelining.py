@@ -83,6 +83,7 @@ class Pipeliner:
         self._flushing = False
         self._ready = asyncio.Event()
         self._watchdog: asyncio.TimerHandle | None = None
+        self._inherited: tuple[object, object] | None = None
         self._watched: tuple[object, float] = (_NOTHING, 0.0)
         self._closed = False
         self.last_error: errors.RedisError | None = None
@@ -142,8 +143,24 @@ class Pipeliner:
             self._watchdog.cancel()
             self._watchdog = None
 
+    def check_process(self) -> None:
+        """Raise in a forked child.
+
+        Raises:
+            errors.ForkedClientError: The socket belongs to the parent process.
+        """
+        if os.getpid() != self._pid:
+            raise errors.ForkedClientError(
+                "This Redis client belongs to the parent process.",
+                cause="The process forked after the client had been created.",
+                fix="Create queues and workers in the child, after the fork.",
+            )
+
     def mark_inherited(self) -> None:
         """Called in a forked child: the socket belongs to the parent."""
+        # Kept, not closed: the child shares the parent's epoll instance, and closing the
+        # transport here would make the parent deaf.
+        self._inherited = (self._transport, self._connection)
         self._transport = None
         self._connection = None
 
@@ -158,12 +175,7 @@ class Pipeliner:
                 self._watch()
 
     def _guard(self) -> None:
-        if os.getpid() != self._pid:
-            raise errors.ForkedClientError(
-                "This Redis client belongs to the parent process.",
-                cause="The process forked after the client had been created.",
-                fix="Create queues and workers in the child, after the fork.",
-            )
+        self.check_process()
         if self._closed:
             raise errors.RedisUnavailableError(
                 "The Redis client is closed.", fix="Create a new queue or worker."

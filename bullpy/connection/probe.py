@@ -249,7 +249,7 @@ def _of_connection(error: BaseException, where: str) -> errors.RedisError:
         return errors.RedisUnavailableError(
             f"The connection to {where} ended: {text}.",
             cause="The server or a proxy closed it: a restart, an idle timeout, or a TLS port.",
-            fix="Nothing if it comes back by itself; otherwise run: bullpy doctor.",
+            fix="Nothing if it comes back by itself; otherwise look at the server's log.",
         )
     return errors.RedisError(f"Redis at {where} failed: {text}.")
 

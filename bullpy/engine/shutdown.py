@@ -41,9 +41,8 @@ async def drain(slots: Slots, settler: Settler, *, timeout: float) -> list[str]:
     left = list(slots.running.values())
     ids = [running.job.id for running in left]
     log.warning(
-        "%d jobs did not finish in %.1f s and are handed back: %s",
+        "%d jobs did not finish in time and are handed back: %s",
         len(left),
-        timeout,
         ", ".join(ids),
     )
     for running in left:

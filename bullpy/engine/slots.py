@@ -268,7 +268,6 @@ class Slots:
                     self._owner.report(error)
                     fetched = await self._adopt(token)
                 self._failures = 0
-                self.last_fetch = time.monotonic()
                 self.ready.set()
                 self._note(fetched)
                 if fetched.job is not None:
@@ -308,6 +307,8 @@ class Slots:
 
     def _note(self, fetched: Fetched) -> None:
         """Remember what the reply said about what comes next."""
+        if fetched.asked:
+            self.last_fetch = time.monotonic()
         if fetched.job is not None or not fetched.asked:
             self._drained = False
             return

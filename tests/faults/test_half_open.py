@@ -26,6 +26,7 @@ async def test_dead_blocking_connection_is_replaced(proxy: Proxy, direct: Queue,
     job = await direct.add("job", 1)
     # Required: the block and a margin of 2 to 5 s (upstream without a time-out: never).
     await crew.ledger.until_completed(1, 1 + BLOCK_MARGIN + 1)
+    assert [error.code for _, error in crew.ledger.errors] == ["command-timeout"]
     following = await direct.add("job", 2)
     await crew.ledger.until(lambda: crew.ledger.completed[following.id], 0.5)
     assert crew.ledger.started[job.id] == 1

@@ -161,7 +161,11 @@ from bullpy import Worker, run
 
 concurrency = int(os.environ["CONCURRENCY"])
 worker = Worker(
-    os.environ["QUEUE"], redis=os.environ["REDIS"], concurrency=concurrency, lock_duration=1.0
+    os.environ["QUEUE"],
+    redis=os.environ["REDIS"],
+    concurrency=concurrency,
+    lock_duration=1.0,
+    stalled_interval=0.25,
 )
 
 @worker.processor(isolation="loop")

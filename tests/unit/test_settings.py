@@ -276,7 +276,6 @@ def test_bullmq_options_become_worker_settings() -> None:
         stalled_interval=4,
         max_stalled_count=1,
         drain_delay=3,
-        run_retry_delay=0.5,
         limiter=RateLimit(2, 1.5),
         maximum_rate_limit_delay=7,
         max_started_attempts=4,
