@@ -18,6 +18,9 @@ from bullpy.backend import Backend
 from bullpy.connection.factory import ThreadClient, client_name
 from bullpy.settings import WorkerSettings
 
+RETRY_PAUSE = 0.1
+"""Seconds until the next try after a renewal that failed."""
+
 Told = TypeVar("Told")
 
 log = logging.getLogger("bullpy.locks")
@@ -93,14 +96,17 @@ class LockKeeper:
         # after one whole interval, as in Node's lock manager.
         tick = self._renew_every / 2
         try:
-            while not self._stop.wait(tick):
-                self._renew(tick)
+            pause = tick
+            while not self._stop.wait(pause):
+                # After an error at once: the time-out may have cost a third of the lock.
+                pause = tick if self._renew(tick) else min(tick, RETRY_PAUSE)
         except BaseException as error:  # noqa: BLE001 - a thread that dies must be heard of
             self._tell(self._on_crash, error)
         finally:
             self._client.close()
 
-    def _renew(self, older_than: float) -> None:
+    def _renew(self, older_than: float) -> bool:
+        """Renew the locks that are due; False when Redis could not be asked."""
         now = time.monotonic()
         due = {
             job_id: token
@@ -108,12 +114,12 @@ class LockKeeper:
             if now - since >= older_than
         }
         if not due:
-            return
+            return True
         try:
             lost = self._extend(due)
         except errors.RedisError as error:
             log.warning("cannot renew %d locks: %s", len(due), error, extra={"code": error.code})
-            return
+            return False
         for job_id, token in due.items():
             if job_id not in lost and self._held.get(job_id, ("",))[0] == token:
                 self._held[job_id] = (token, now)
@@ -122,6 +128,7 @@ class LockKeeper:
             self._tell(self._on_renewed, renewed)
         if lost:
             self._tell(self._on_lost, lost)
+        return True
 
     def _extend(self, due: dict[str, str]) -> list[str]:
         sha, source = scripts.load("extendLocks")

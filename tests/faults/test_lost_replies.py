@@ -36,16 +36,16 @@ async def test_lost_fetch_runs_the_job_at_once_and_uses_no_stall(
 
 
 async def test_adopted_job_gets_a_whole_new_lock(proxy: Proxy, direct: Queue, crew: Any) -> None:
-    # The outage uses up most of the lock's 2 s before the job is found.
-    await crew.hire(3.0, lock_duration=2.0, stalled_interval=0.2)
+    # The outage uses up most of the lock's 3 s; the next renewal is 0.75 s away at least.
+    await crew.hire(3.5, redis={"retry_max": 0.1}, lock_duration=3.0, stalled_interval=0.2)
     rule = proxy.lose_reply("moveToActive", where=carries_job)
     job = await direct.add("job", 1)
     await asyncio.wait_for(rule.hit.wait(), 2.0)
     await proxy.refuse()
     with pytest.raises(AssertionError):
-        await crew.ledger.until(lambda: crew.ledger.started, 1.5)
+        await crew.ledger.until(lambda: crew.ledger.started, 2.4)
     await proxy.accept()
-    await crew.ledger.until_completed(1, 6.0)
+    await crew.ledger.until_completed(1, 8.0)
     assert crew.ledger.started[job.id] == 1
     assert not crew.ledger.stalled
 
