@@ -27,6 +27,18 @@ _OPTIONS = orjson.OPT_SERIALIZE_NUMPY | orjson.OPT_UTC_Z
 _LONE_SURROGATE = re.compile("[\ud800-\udfff]")
 
 
+@dataclasses.dataclass(frozen=True, slots=True)
+class Encoded:
+    """A value that is JSON already, since it was encoded elsewhere."""
+
+    json: bytes
+
+    @property
+    def value(self) -> Any:
+        """The value, decoded at each call."""
+        return loads(self.json)
+
+
 def dumps(value: object) -> bytes:
     """Encode a value as compact UTF-8 JSON.
 

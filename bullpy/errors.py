@@ -27,7 +27,14 @@ BullpyError
 │   ├── PayloadError            job.data breaks the processor's model
 │   ├── EncodingError           job data, progress or a result has no JSON form
 │   ├── UnknownJobNameError     no processor for this job name
-│   └── JobCancelledError       the job was cancelled, or its worker is stopping
+│   ├── JobCancelledError       the job was cancelled, or its worker is stopping
+│   ├── JobLimitError           the processor used more than it may
+│   │   ├── JobTimeoutError     more time                                        (also TimeoutError)
+│   │   ├── MemoryLimitError    more memory                                      (also MemoryError)
+│   │   └── CpuLimitError       more CPU time
+│   ├── ChildCrashedError       the child process ended in the middle of the job
+│   ├── ChildStartError         no child process could be started for the job
+│   └── RemoteError             what a processor raised in its child process
 ├── WorkerError                 the worker itself
 │   ├── WorkerStateError        run() twice, or a call that needs a running worker
 │   ├── WorkerCrashedError      the run loop ended although nobody closed it
@@ -189,9 +196,15 @@ class EmbeddedServerError(RedisError):
 
 
 class JobError(BullpyError):
-    """One job, never its neighbours."""
+    """One job, never its neighbours.
+
+    Attributes:
+        trace: For `stacktrace`, where it happened in another process: a traceback, or the last
+            lines that the process wrote to stderr.
+    """
 
     code = "job"
+    trace: str | None = None
 
 
 class JobNotFoundError(JobError, TypeError):
@@ -255,6 +268,60 @@ class JobCancelledError(JobError):
     """The job was cancelled, or its worker is stopping."""
 
     code = "cancelled"
+
+
+class JobLimitError(JobError):
+    """The processor used more than it may: the text says which limit, its value, what was used."""
+
+    code = "job-limit"
+
+
+class JobTimeoutError(JobLimitError, TimeoutError):
+    """The processor ran longer than its `timeout`.
+
+    Raised inside a child process too, where the job is to end.
+    """
+
+    code = "job-timeout"
+
+
+class MemoryLimitError(JobLimitError, MemoryError):
+    """The child process used more memory than the processor's `memory`."""
+
+    code = "memory-limit"
+
+
+class CpuLimitError(JobLimitError):
+    """The processor used more CPU time than its `cpu`."""
+
+    code = "cpu-limit"
+
+
+class ChildCrashedError(JobError):
+    """The child process ended in the middle of the job: a signal, an exit, a closed connection."""
+
+    code = "child-crashed"
+
+
+class ChildStartError(JobError):
+    """No child process could be started for the job, or it could not load the processor."""
+
+    code = "child-start"
+
+
+class RemoteError(JobError):
+    """What a processor raised in its child process, as `Type: message`.
+
+    Attributes:
+        kinds: The names of the exception's class and its bases, in order.
+    """
+
+    code = "processor-raised"
+
+    def __init__(self, text: str, *, kinds: tuple[str, ...] = (), trace: str | None = None) -> None:
+        super().__init__(text)
+        self.kinds = kinds
+        self.trace = trace
 
 
 class WorkerError(BullpyError):
@@ -372,6 +439,16 @@ def describe(error: BaseException) -> str:
     if isinstance(error, BullpyError) and text:
         return text
     return f"{name}: {text}" if text else name
+
+
+def kinds(error: BaseException) -> tuple[str, ...]:
+    """The names of the error's class and its bases; those it had in a child process.
+
+    BullMQ matches control errors by name, so that a plugin may bring its own.
+    """
+    if isinstance(error, RemoteError):
+        return error.kinds
+    return tuple(kind.__name__ for kind in type(error).__mro__)
 
 
 def as_dict(error: BaseException) -> dict[str, Any]:

@@ -6,27 +6,31 @@ import asyncio
 import functools
 import json
 from collections.abc import Awaitable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, Generic, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bullmq.backoffs import Backoffs
 from bullmq.job import Job as UpstreamJob
 from bullmq.job import optsFromJSON
 
 from bullpy import codec, errors
+from bullpy.jobfields import JobFields
 from bullpy.options import milliseconds
-from bullpy.types import JobState, StopReason
+from bullpy.types import JobState
 
 if TYPE_CHECKING:
     from bullmq.abort_controller import AbortSignal
 
     from bullpy.events import QueueEvents
 
+CRASHES_FIELD = b"bullpy:crashes"
+"""The field of a job's hash that counts the children it crashed; BullMQ leaves it alone."""
+
 T = TypeVar("T")
 Result = TypeVar("Result")
 Raw = Mapping[bytes, bytes | str]
 
 
-class Job(UpstreamJob, Generic[T]):
+class Job(JobFields[T], UpstreamJob):
     """A job of a queue; `T` is the type of its data.
 
     Upstream's attributes and methods work under their own names; the snake_case ones are
@@ -43,30 +47,16 @@ class Job(UpstreamJob, Generic[T]):
         queue: The queue or worker through which it was read.
         signal: Upstream's `AbortSignal`, for processors that take it as third argument.
         decode_error: Why what Redis holds cannot be run, None for a sound job.
+        raw_data: The data as Redis holds it (JSON); None for a job that was not read to be run.
     """
 
-    data: T
-    id: str
-    name: str
-    # What a job has not until something happens to it. On the class, because most jobs are
-    # read when none of it has happened, and reading jobs is the hot path.
+    # On the class, because most jobs are read when none of it has happened.
     decode_error: errors.UndecodableJobError | None = None
     signal: AbortSignal | None = None
-    processedBy: str | None = None
-    deduplicationId: str | None = None
     deduplication_id: str | None = None
-    repeatJobKey: str | None = None
     deferredFailure: str | None = None
-    failedReason: str | None = None
-    returnvalue: Any = None
-    parentKey: str | None = None
-    parent: dict[str, Any] | None = None
-    progress: Any = 0
-    attemptsMade: int = 0
-    stalledCounter: int = 0
-    finishedOn: int = 0
     discarded: bool = False
-    _stop: StopReason | None = None
+    raw_data: bytes | str | None = None
     _loop: asyncio.AbstractEventLoop | None = None
 
     def __init__(
@@ -102,6 +92,8 @@ class Job(UpstreamJob, Generic[T]):
         job.token = token
         reader = _Reader(job_id, raw)
         job.name = reader.text(b"name") or ""
+        if token is not None:
+            job.raw_data = raw.get(b"data") or b"{}"
         job.data = reader.json(b"data", empty={})
         opts = job.opts = reader.options()
         job.attempts = opts["attempts"]
@@ -135,51 +127,12 @@ class Job(UpstreamJob, Generic[T]):
         self.stacktrace = reader.traces()
         self.parentKey = reader.text(b"parentKey")
         self.parent = reader.json(b"parent", empty=None)
+        self.crashes = reader.number(CRASHES_FIELD)
 
     @property
     def is_ghost(self) -> bool:
         """Whether only the id is left: the job was removed while it waited."""
         return not self.name
-
-    @property
-    def attempts_made(self) -> int:
-        """How many attempts have ended so far."""
-        return self.attemptsMade
-
-    @property
-    def attempts_started(self) -> int:
-        """How often a worker has started the job."""
-        return self.attemptsStarted
-
-    @property
-    def stalled_counter(self) -> int:
-        """How often the job lost its worker."""
-        return self.stalledCounter
-
-    @property
-    def failed_reason(self) -> str | None:
-        """Why the job, or its last attempt, failed."""
-        return self.failedReason
-
-    @property
-    def return_value(self) -> Any:
-        """What the processor returned."""
-        return self.returnvalue
-
-    @property
-    def processed_by(self) -> str | None:
-        """The name of the worker that started the job last."""
-        return self.processedBy
-
-    @property
-    def processed_on(self) -> int:
-        """When the last attempt started, in milliseconds since 1970; 0 if none has."""
-        return self.processedOn
-
-    @property
-    def finished_on(self) -> int:
-        """When the job finished, in milliseconds since 1970; 0 if it has not."""
-        return self.finishedOn
 
     # -- inside a processor ----------------------------------------------------------------
 
@@ -220,25 +173,12 @@ class Job(UpstreamJob, Generic[T]):
             errors.EncodingError: The value has no JSON form.
         """
         self.data = cast("T", data)
+        self.raw_data = None
         return self._do(self.backend.updateData(self.id, data))
 
     def updateData(self, data: object) -> Awaitable[None]:
         """Upstream's name for `update_data`."""
         return self.update_data(data)
-
-    def should_stop(self) -> bool:
-        """Whether the processor is asked to end: cancelled, timed out, worker stopping."""
-        return self._stop is not None
-
-    @property
-    def stop_reason(self) -> StopReason | None:
-        """Why `should_stop` is true."""
-        return self._stop
-
-    def request_stop(self, reason: StopReason) -> None:
-        """Ask the processor to end; the first reason stays."""
-        if self._stop is None:
-            self._stop = reason
 
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Tell the job which loop serves its calls when it runs in a thread."""
@@ -355,6 +295,7 @@ _LATER_FIELDS = frozenset(
     [
         *(b"atm", b"attemptsMade", b"stc", b"finishedOn", b"rjk", b"defa", b"failedReason"),
         *(b"deid", b"progress", b"returnvalue", b"stacktrace", b"parentKey", b"parent"),
+        CRASHES_FIELD,
     ]
 )
 

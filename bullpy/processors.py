@@ -2,19 +2,21 @@
 
 from __future__ import annotations
 
-import dataclasses
 import importlib.metadata
 import inspect
-import typing
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
-
-import typing_extensions
+from typing import Any
 
 from bullpy import errors
+from bullpy.executors.target import Target
 from bullpy.job import Job
+from bullpy.limits import NO_LIMITS, Limits
+from bullpy.payloads import Payload, name_of
 from bullpy.types import Isolation
+
+log = logging.getLogger("bullpy.worker")
 
 ENTRY_POINTS = "bullpy.processors"
 """Plugins announce processors under this group; an entry's name is the job name."""
@@ -30,14 +32,23 @@ class Processor:
         job_name: Which jobs it takes; None takes those that no other takes.
         isolation: Where it runs.
         arguments: How many positional arguments it takes, 1 to 3.
+        limits: What one run may use.
+        is_explicit: Whether the isolation was asked for, so that nothing else will do.
     """
 
     target: Callable[..., Any]
     job_name: str | None
     isolation: Isolation
     arguments: int
-    _adapter: Any = None
-    _model: str = ""
+    limits: Limits = NO_LIMITS
+    is_explicit: bool = False
+    _payload: Payload | None = None
+    _place: Target | None = None
+
+    @property
+    def name(self) -> str:
+        """What the function is called, for messages."""
+        return name_of(self.target)
 
     @property
     def wants_signal(self) -> bool:
@@ -45,25 +56,27 @@ class Processor:
         return self.arguments == 3
 
     def prepare(self) -> None:
-        """Resolve the payload's type once, before the first job.
+        """Resolve the payload's type once, and where a child process finds the function.
+
+        A `def` that no child can find runs in a thread, which is logged.
 
         Raises:
             errors.ProcessorError: The annotation names something that cannot be found, or that
-                pydantic cannot validate.
+                pydantic cannot validate; or only a child would do, and none finds the function.
         """
-        model = _payload_type(self.target)
-        if model is not None:
-            from pydantic import TypeAdapter
-            from pydantic.errors import PydanticUserError
-
-            try:
-                self._adapter = TypeAdapter(cast("Any", model))
-            except PydanticUserError as error:
-                raise errors.ProcessorError(
-                    f"The payload type of {_name(self.target)} cannot be used: {error.message}",
-                    fix="Annotate the job with a pydantic model, or with Job[Any].",
-                ) from error
-            self._model = getattr(model, "__name__", str(model))
+        self._payload = Payload.of(self.target)
+        if self.isolation is not Isolation.PROCESS:
+            return
+        try:
+            self._place = Target.of(self.target)
+        except errors.ProcessorError as error:
+            if self.is_explicit or self.limits.need_process:
+                raise
+            self.isolation = Isolation.THREAD
+            log.warning(
+                "%s It runs in a thread instead, where a crash or a hang is the worker's own.",
+                error,
+            )
 
     def load_payload(self, job: Job[Any]) -> None:
         """Turn `job.data` into what the processor's annotation says.
@@ -71,28 +84,30 @@ class Processor:
         Raises:
             errors.PayloadError: The data breaks the model; names the fields.
         """
-        if self._adapter is None:
-            return
-        from pydantic import ValidationError
+        if self._payload is not None:
+            job.data = self._payload.load(job.id, job.data)
 
-        try:
-            job.data = self._adapter.validate_python(job.data)
-        except ValidationError as error:
-            problems = "; ".join(
-                f"{'.'.join(str(part) for part in detail['loc']) or 'data'}: {detail['msg']}"
-                for detail in error.errors(include_url=False, include_input=False)
-            )
-            raise errors.PayloadError(
-                f"The data of job {job.id} breaks {self._model}: {problems}.",
-                cause="Producer and worker disagree about the payload.",
-                fix="Correct the producer, or the model; the job is not retried.",
-            ) from None
+    def wire(self) -> dict[str, Any]:
+        """What a child process has to know of it. Only after `prepare`."""
+        place = self._place
+        assert place is not None
+        return {
+            "target": [place.module, place.file, place.qualname],
+            "arguments": self.arguments,
+            "is_script": place.file is not None,
+        }
 
 
 class ProcessorTable:
-    """The processors of a worker, by job name."""
+    """The processors of a worker, by job name.
 
-    def __init__(self) -> None:
+    Args:
+        isolation: Where processors run that do not say it themselves; None leaves it to whether
+            they are async.
+    """
+
+    def __init__(self, isolation: Isolation | None = None) -> None:
+        self._default = isolation
         self._by_name: dict[str | None, Processor] = {}
 
     def __bool__(self) -> bool:
@@ -108,27 +123,37 @@ class ProcessorTable:
         target: Callable[..., Any],
         job_name: str | None = None,
         isolation: Isolation | str | None = None,
+        limits: Limits | None = None,
     ) -> Processor:
         """Register a function.
 
         Args:
             target: See `Processor.target`.
             job_name: Which jobs it takes; None makes it the default.
-            isolation: `thread` or `loop`; by default `async def` runs on the loop, `def` in a
-                thread.
+            isolation: `process`, `thread` or `loop`; by default `async def` runs on the loop,
+                `def` in a child process.
+            limits: What one run may use.
 
         Raises:
-            errors.ProcessorError: It cannot be called, its signature does not fit, or the
-                name has a processor already.
+            errors.ProcessorError: It cannot be called, its signature does not fit, the name has
+                a processor already, or the limits need another isolation.
         """
         if job_name in self._by_name:
             what = f"jobs named {job_name!r}" if job_name else "all other jobs"
             raise errors.ProcessorError(
-                f"There is a processor for {what} already: "
-                f"{_name(self._by_name[job_name].target)}.",
+                f"There is a processor for {what} already: {self._by_name[job_name].name}.",
                 fix="Give each job name one processor.",
             )
-        processor = Processor(target, job_name, _isolation(target, isolation), _arguments(target))
+        where, is_explicit = _isolation(target, isolation, self._default)
+        limits = limits or NO_LIMITS
+        if limits.need_process and where is not Isolation.PROCESS:
+            raise errors.ProcessorError(
+                f"{name_of(target)} has a limit of memory or CPU time, but runs in the "
+                f"worker's own process (isolation {where.value!r}).",
+                cause="Both can be watched and enforced only in a process of its own.",
+                fix='Say isolation="process", or leave the limit out.',
+            )
+        processor = Processor(target, job_name, where, _arguments(target), limits, is_explicit)
         self._by_name[job_name] = processor
         return processor
 
@@ -136,6 +161,10 @@ class ProcessorTable:
         """Resolve all annotations; see `Processor.prepare`."""
         for processor in self._by_name.values():
             processor.prepare()
+
+    def isolated(self, where: Isolation) -> list[Processor]:
+        """The processors that run there. Only after `prepare`."""
+        return [found for found in self._by_name.values() if found.isolation is where]
 
     def find(self, job_name: str) -> Processor | None:
         """The processor for that name, or the default, or None."""
@@ -166,26 +195,31 @@ def plugin(job_name: str) -> Callable[..., Any]:
     )
 
 
-def _isolation(target: Callable[..., Any], wanted: Isolation | str | None) -> Isolation:
+def _isolation(
+    target: Callable[..., Any], wanted: Isolation | str | None, default: Isolation | None
+) -> tuple[Isolation, bool]:
+    """Where a function runs, and whether somebody asked for that."""
     is_async = inspect.iscoroutinefunction(inspect.unwrap(target)) or inspect.iscoroutinefunction(
         getattr(target, "__call__", None)  # noqa: B004 - an instance with async __call__
     )
     if wanted is None:
-        return Isolation.LOOP if is_async else Isolation.THREAD
+        if is_async:
+            # A worker's default of threads is meant for what blocks.
+            is_process = default is Isolation.PROCESS
+            return (Isolation.PROCESS if is_process else Isolation.LOOP), is_process
+        return default or Isolation.PROCESS, default is not None
     try:
         isolation = Isolation(wanted)
     except ValueError:
-        isolation = Isolation.PROCESS
-    if isolation is Isolation.PROCESS:
         raise errors.ProcessorError(
-            f"The isolation {str(wanted)!r} is not available.", fix='Use "thread" or "loop".'
-        )
+            f"There is no isolation {str(wanted)!r}.", fix='Use "process", "thread" or "loop".'
+        ) from None
     if is_async and isolation is Isolation.THREAD:
         raise errors.ProcessorError(
-            f"{_name(target)} is an async function and cannot run in a thread.",
+            f"{name_of(target)} is an async function and cannot run in a thread.",
             fix="Make it a plain def, or leave isolation out.",
         )
-    return isolation
+    return isolation, True
 
 
 def _arguments(target: Callable[..., Any]) -> int:
@@ -211,54 +245,8 @@ def _arguments(target: Callable[..., Any]) -> int:
     keyword_only = [p for p in required if p.kind is p.KEYWORD_ONLY]
     if not positional or len(required) > 3 or keyword_only:
         raise errors.ProcessorError(
-            f"{_name(target)} cannot be called with a job.",
+            f"{name_of(target)} cannot be called with a job.",
             cause=f"Its signature is {inspect.signature(target)}.",
             fix="Take the job as the one argument: def process(job): ...",
         )
     return max(1, min(3, len(positional)))
-
-
-def _payload_type(target: Callable[..., Any]) -> object | None:
-    """The `T` of a first parameter annotated `Job[T]`, if it is a model."""
-    function = inspect.unwrap(target)
-    if not inspect.isfunction(function) and not inspect.ismethod(function):
-        function = cast("Callable[..., Any]", type(function).__call__)
-    raw = dict(getattr(function, "__annotations__", {}))
-    names = [name for name in inspect.signature(function).parameters if name != "self"]
-    annotation = raw.get(names[0]) if names else None
-    if annotation is None:
-        return None
-    if isinstance(annotation, str):
-        if "[" not in annotation:
-            return None
-        annotation = _resolved(function, names[0], annotation)
-    if typing.get_origin(annotation) is not Job:
-        return None
-    model = typing.get_args(annotation)[0]
-    return model if _is_model(model) else None
-
-
-def _resolved(function: Callable[..., Any], name: str, text: str) -> object:
-    try:
-        return typing.get_type_hints(function)[name]
-    except Exception as error:
-        raise errors.ProcessorError(
-            f"The annotation {text!r} of {_name(function)} cannot be resolved: "
-            f"{errors.describe(error)}.",
-            cause="A name in it is imported for type checkers only, or local to a function.",
-            fix="Import it at the top of the module, outside `if TYPE_CHECKING`.",
-        ) from error
-
-
-def _is_model(model: object) -> bool:
-    if not inspect.isclass(model):
-        return typing.get_origin(model) is not None and typing.get_origin(model) is not dict
-    return (
-        hasattr(model, "model_validate")
-        or dataclasses.is_dataclass(cast("type", model))
-        or typing_extensions.is_typeddict(model)
-    )
-
-
-def _name(target: Callable[..., Any]) -> str:
-    return getattr(target, "__qualname__", repr(target))

@@ -31,7 +31,7 @@ from pydantic_settings import (
 )
 from typing_extensions import override
 
-from bullpy import errors, redis_url, types
+from bullpy import errors, limits, redis_url, types
 
 _log = logging.getLogger("bullpy.settings")
 
@@ -49,8 +49,20 @@ def _whole_text(value: object) -> object:
     return int(value) if isinstance(value, str) and value.strip().isdigit() else value
 
 
+def _bytes_of(value: object) -> object:
+    return limits.byte_count(value) if isinstance(value, str) else value
+
+
+def _names(value: object) -> object:
+    if isinstance(value, str):
+        return tuple(name for part in value.split(",") if (name := part.strip()))
+    return value
+
+
 Seconds = Annotated[float, BeforeValidator(_not_bool), Field(gt=0, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(_not_bool)]
+ByteCount = Annotated[int, BeforeValidator(_not_bool), BeforeValidator(_bytes_of)]
+ModuleNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 KeepSetting = Annotated[types.KeepJobs | None, NoDecode, BeforeValidator(types.KeepJobs.of)]
 LimiterSetting = Annotated[types.RateLimit | None, NoDecode, BeforeValidator(types.RateLimit.of)]
 
@@ -236,6 +248,19 @@ class WorkerSettings(_Settings):
         result_limit: Largest result in bytes of JSON; None sets no limit.
         error_limit: Characters of an error's text that are stored.
         stack_limit: Characters of a stack trace that are stored.
+        isolation: Where processors run that do not say it themselves: `process`, `thread` or
+            `loop`; None runs `def` in child processes and `async def` on the loop.
+        preload: Modules that are imported once, in a process that children are forked from;
+            from the environment separated by commas. Empty starts each child afresh.
+        max_jobs_per_child: How many jobs a child process runs before it is exchanged; None
+            sets no limit.
+        max_rss_per_child: Bytes of memory above which a child is exchanged after its job, or
+            text such as `512MB`; None sets no limit.
+        max_crashes: How often a job may crash its child process before it fails without
+            further retries.
+        stop_grace: How long a processor may take to end after it was asked to, before its child
+            process is killed.
+        child_start_timeout: How long a child process may take to import its processors.
     """
 
     model_config = SettingsConfigDict(
@@ -261,6 +286,13 @@ class WorkerSettings(_Settings):
     result_limit: Annotated[Count, Field(ge=1)] | None = None
     error_limit: Annotated[Count, Field(ge=256)] = 16384
     stack_limit: Annotated[Count, Field(ge=256)] = 32768
+    isolation: types.Isolation | None = None
+    preload: ModuleNames = ()
+    max_jobs_per_child: Annotated[Count, Field(ge=1)] | None = None
+    max_rss_per_child: Annotated[ByteCount, Field(ge=1)] | None = None
+    max_crashes: Annotated[Count, Field(ge=1)] = 2
+    stop_grace: Seconds = 5.0
+    child_start_timeout: Seconds = 60.0
 
     @classmethod
     def from_wire(cls, opts: Mapping[str, object]) -> Self:

@@ -46,7 +46,14 @@ class StopReason(StrEnum):
     SHUTDOWN = "shutdown"
     CANCELLED = "cancelled"
     TIMEOUT = "timeout"
+    MEMORY_LIMIT = "memory-limit"
+    CPU_LIMIT = "cpu-limit"
     LOCK_LOST = "lock-lost"
+
+    @property
+    def is_limit(self) -> bool:
+        """Whether the processor used more than it may; such a job has failed in any case."""
+        return self in (StopReason.TIMEOUT, StopReason.MEMORY_LIMIT, StopReason.CPU_LIMIT)
 
 
 class Isolation(StrEnum):

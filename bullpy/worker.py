@@ -9,7 +9,7 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 from uuid import uuid4
@@ -29,6 +29,7 @@ from bullpy.engine.runner import Runner
 from bullpy.engine.settle import BackoffStrategy, Settler
 from bullpy.engine.slots import Slots
 from bullpy.job import Job
+from bullpy.limits import Limits
 from bullpy.logs import RateLimited
 from bullpy.settings import WorkerSettings
 from bullpy.types import Isolation, RateLimit, StopReason
@@ -79,6 +80,10 @@ class Worker(SafeEmitter, UpstreamWorker):
         max_stalled_count: How often a job may lose its worker before it fails.
         shutdown_timeout: How long jobs may take to finish when the worker stops.
         limiter: At most `max` jobs per `duration`.
+        isolation: Where processors run that do not say it themselves: `process`, `thread` or
+            `loop`.
+        preload: Modules that child processes have imported before they start; see the how-to
+            on isolation for its limits.
         backoff_strategy: Gives the delay, in milliseconds, for backoff types that are not
             built in; sync or async.
 
@@ -122,6 +127,8 @@ class Worker(SafeEmitter, UpstreamWorker):
         max_stalled_count: int | None = None,
         shutdown_timeout: float | None = None,
         limiter: RateLimit | None = None,
+        isolation: Isolation | str | None = None,
+        preload: Sequence[str] | None = None,
         backoff_strategy: BackoffStrategy | None = None,
     ) -> None:
         # Not upstream's __init__: it opens connections of its own and starts its own loop.
@@ -136,6 +143,8 @@ class Worker(SafeEmitter, UpstreamWorker):
             "max_stalled_count": max_stalled_count,
             "shutdown_timeout": shutdown_timeout,
             "limiter": limiter,
+            "isolation": isolation,
+            "preload": preload,
         }
         self.settings = _merged(settings, given, keywords)
         self.name = name
@@ -160,7 +169,7 @@ class Worker(SafeEmitter, UpstreamWorker):
             "backoffStrategy"
         )
         self._concurrency = self.settings.concurrency
-        self._table = processors.ProcessorTable()
+        self._table = processors.ProcessorTable(self.settings.isolation)
         self._hooks = hooks.Hooks()
         self._tokens = itertools.count(1)
         self._said = RateLimited(REPORT_EVERY)
@@ -188,32 +197,60 @@ class Worker(SafeEmitter, UpstreamWorker):
     # -- registration ----------------------------------------------------------------------
 
     def processor(
-        self, name: str | None = None, *, isolation: Isolation | str | None = None
+        self,
+        name: str | None = None,
+        *,
+        isolation: Isolation | str | None = None,
+        timeout: float | None = None,
+        memory: int | str | None = None,
+        cpu: float | None = None,
     ) -> Callable[[Function], Function]:
         """Decorate the function that processes jobs of that name.
 
         Args:
             name: The job name; None takes every job that no other processor takes.
-            isolation: `thread` or `loop`; by default `async def` runs on the event loop and
-                `def` in a thread.
+            isolation: `process`, `thread` or `loop`; by default `async def` runs on the event
+                loop and `def` in a child process.
+            timeout: Seconds that a run may take.
+            memory: Bytes of memory that its child process may have, or text such as `"512MB"`.
+            cpu: Seconds of CPU time that a run may take.
 
         Raises:
             errors.ProcessorError: The function cannot be used, or the name is taken.
+            errors.ConfigurationError: A limit makes no sense.
         """
+        limits = Limits.of(timeout, memory, cpu)
 
         def register(function: Function) -> Function:
-            self._table.add(function, name, isolation)
+            self._table.add(function, name, isolation, limits)
             return function
 
         return register
 
-    def add_plugin(self, job_name: str) -> None:
+    def add_plugin(
+        self,
+        job_name: str,
+        *,
+        isolation: Isolation | str | None = None,
+        timeout: float | None = None,
+        memory: int | str | None = None,
+        cpu: float | None = None,
+    ) -> None:
         """Process jobs of that name with the processor of an installed plugin.
+
+        Args:
+            job_name: The job name.
+            isolation: As for `processor`, and so are the limits.
+            timeout: Seconds that a run may take.
+            memory: Bytes of memory that its child process may have, or text such as `"512MB"`.
+            cpu: Seconds of CPU time that a run may take.
 
         Raises:
             errors.ProcessorError: No plugin offers one.
+            errors.ConfigurationError: A limit makes no sense.
         """
-        self._table.add(processors.plugin(job_name), job_name)
+        limits = Limits.of(timeout, memory, cpu)
+        self._table.add(processors.plugin(job_name), job_name, isolation, limits)
 
     def lifespan(self, function: hooks.Lifespan) -> hooks.Lifespan:
         """Decorate an async generator that runs around the worker's life.
@@ -338,7 +375,7 @@ class Worker(SafeEmitter, UpstreamWorker):
                     service.cancel()
                 await asyncio.gather(*services, return_exceptions=True)
                 unsubscribe()
-                runner.close()
+                await runner.close()
                 await locks.stop()
 
     def _build(self) -> tuple[StalledCheck, Runner]:
@@ -348,7 +385,7 @@ class Worker(SafeEmitter, UpstreamWorker):
         points: int | str = metrics.get("maxDataPoints", "")
         calls = Calls(self, self.backend, settings, self.workerName, points)
         recovery = Recovery(self.backend, calls)
-        runner = Runner(self._table, self._hooks, self.name)
+        runner = Runner(self._table, self._hooks, self.name, settings, lambda: self.concurrency)
         self._locks = LockKeeper(
             self.backend,
             settings,

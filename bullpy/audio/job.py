@@ -10,11 +10,10 @@ from uuid import UUID
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
-from bullpy import errors
+from bullpy import Job, errors
 from bullpy.audio.errors import AudioError
 from bullpy.audio.settings import AudioSettings
 from bullpy.audio.store import LocalStore
-from bullpy.job import Job
 
 _PROGRESS_STEP = 5  # percent: at most 20 updates per job
 

@@ -17,7 +17,7 @@ from bullpy.backend import Backend
 from bullpy.connection.client import run_script
 from bullpy.connection.pipelining import Pipeliner
 from bullpy.connection.probe import classify
-from bullpy.job import Job, stacktrace_json
+from bullpy.job import CRASHES_FIELD, Job, stacktrace_json
 from bullpy.settings import WorkerSettings
 
 
@@ -396,6 +396,8 @@ def encodable(text: str) -> bytes:
 def _failure(job: Job[Any], reason: str) -> bytes:
     """The fields that tell of a failed attempt, flat as the scripts take them."""
     fields = ["failedReason", encodable(reason), "stacktrace", stacktrace_json(job.stacktrace)]
+    if job.crashes:
+        fields += [CRASHES_FIELD, str(job.crashes)]
     return codec.pack_for_lua(fields)
 
 

@@ -4,19 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from typing import Any
 
 from bullmq.abort_controller import AbortController
 
 from bullpy import errors, logs
+from bullpy.codec import Encoded
 from bullpy.executors.base import Executor
 from bullpy.executors.inline import InlineExecutor
+from bullpy.executors.ladder import exceeded
+from bullpy.executors.process import ProcessExecutor
 from bullpy.executors.thread import ThreadExecutor
 from bullpy.hooks import Hooks
 from bullpy.job import Job
 from bullpy.processors import Processor, ProcessorTable
+from bullpy.settings import WorkerSettings
 from bullpy.types import Isolation, StopReason
 
 
@@ -55,7 +59,9 @@ class Running:
             Whether it hears of it at once; a processor in a thread has to look at
             `job.should_stop()`.
         """
-        self.job.request_stop(reason)
+        if self.job.request_stop(reason, text):
+            # Its executor ends it.
+            return True
         if self.controller is not None:
             self.controller.abort(text or str(reason))
             return True
@@ -66,22 +72,48 @@ class Running:
 
 
 class Runner:
-    """Calls the processor for a job, with payload, middleware and executor.
+    """Calls the processor for a job, with payload, middleware, limits and executor.
 
     Args:
-        table: The worker's processors.
+        table: The worker's processors, prepared.
         hooks: Its middleware.
         queue_name: For the log context.
+        settings: How children are kept, and how long a stopped processor has.
+        size: How many jobs may run at a time now.
     """
 
-    def __init__(self, table: ProcessorTable, hooks: Hooks, queue_name: str) -> None:
+    def __init__(
+        self,
+        table: ProcessorTable,
+        hooks: Hooks,
+        queue_name: str,
+        settings: WorkerSettings,
+        size: Callable[[], int],
+    ) -> None:
         self._table = table
         self._queue_name = queue_name
-        self._executors: Mapping[Isolation, Executor] = {
+        self._grace = settings.stop_grace
+        executors: dict[Isolation, Executor] = {
             Isolation.LOOP: InlineExecutor(),
             Isolation.THREAD: ThreadExecutor(),
         }
-        self._call = hooks.around(self._execute)
+        isolated = table.isolated(Isolation.PROCESS)
+        if isolated:
+            executors[Isolation.PROCESS] = ProcessExecutor(
+                isolated, settings, size, queue_name, keep_raw=not hooks.middlewares
+            )
+        self._executors = executors
+        # Middleware looks at the result, which a child gives as JSON.
+        self._call = hooks.around(self._decoded if hooks.middlewares else self._execute)
+
+    async def start(self) -> None:
+        """Start what has to be there before the first job.
+
+        Raises:
+            errors.ProcessorError: A module that is to be preloaded cannot be.
+        """
+        for executor in self._executors.values():
+            await executor.start()
 
     def find(self, job: Job[Any]) -> Processor | None:
         """The processor for this job, if there is one."""
@@ -89,25 +121,43 @@ class Runner:
 
     async def run(self, running: Running, processor: Processor) -> Outcome:
         """Run the job to its end. Raises nothing but the cancellation of the caller."""
-        if processor.wants_signal:
+        if processor.wants_signal and processor.isolation is not Isolation.PROCESS:
             running.controller = AbortController()
             running.job.signal = running.controller.signal
         running.task = asyncio.create_task(self._guarded(running, processor))
+        timers = self._watch_time(running, processor)
         try:
-            return await running.task
+            outcome = await running.task
         except asyncio.CancelledError:
             caller = asyncio.current_task()
             if caller is not None and caller.cancelling():
                 raise
             # Stopped before its first step, so that not even `_guarded` saw it.
-            return Outcome(error=_stopped(running.job))
+            outcome = Outcome(error=_stopped(running.job))
         finally:
             running.settling = True
+            for timer in timers:
+                timer.cancel()
+        return _judged(running, processor, outcome)
 
-    def close(self) -> None:
-        """Let the executors' idle threads go."""
+    async def close(self) -> None:
+        """Let idle threads and child processes go."""
         for executor in self._executors.values():
-            executor.close()
+            await executor.close()
+
+    def _watch_time(self, running: Running, processor: Processor) -> list[asyncio.TimerHandle]:
+        """Watch the timeout of a processor in the worker's own process."""
+        timeout = processor.limits.timeout
+        if timeout is None or processor.isolation is Isolation.PROCESS:
+            return []
+        task, loop = running.task, asyncio.get_running_loop()
+        assert task is not None
+        # A thread, and what takes a signal, can end by itself; then nobody waits for it longer.
+        ask = running.job.request_stop if processor.isolation is Isolation.THREAD else running.stop
+        return [
+            loop.call_later(timeout, ask, StopReason.TIMEOUT, "timeout"),
+            loop.call_later(timeout + self._grace, task.cancel),
+        ]
 
     async def _guarded(self, running: Running, processor: Processor) -> Outcome:
         job = running.job
@@ -116,7 +166,8 @@ class Runner:
             logs.enter_job(self._queue_name, job.id, job.name)
             if job.should_stop():
                 return Outcome(error=_stopped(job))
-            processor.load_payload(job)
+            if processor.isolation is not Isolation.PROCESS:
+                processor.load_payload(job)
             return Outcome(await self._call(job))
         except asyncio.CancelledError as cancelled:
             if job.stop_reason is None:
@@ -135,6 +186,27 @@ class Runner:
         if processor.wants_signal:
             args = (job.token, job.signal)
         return await self._executors[processor.isolation].run(processor, job, args)
+
+    async def _decoded(self, job: Job[Any]) -> Any:
+        result = await self._execute(job)
+        return result.value if isinstance(result, Encoded) else result
+
+
+def _judged(running: Running, processor: Processor, outcome: Outcome) -> Outcome:
+    """What the outcome of a job is that was stopped, whatever its processor made of it."""
+    job = running.job
+    reason = job.stop_reason
+    if reason is None:
+        return outcome
+    if reason.is_limit and not isinstance(outcome.error, errors.JobLimitError):
+        error = exceeded(reason, processor.limits, seconds=time.monotonic() - running.since)
+        return Outcome(error=error or outcome.error)
+    if reason is StopReason.CANCELLED and outcome.error is not None and running.controller is None:
+        text = f": {job.stop_text}" if job.stop_text else ""
+        error = errors.JobCancelledError(f"The job was cancelled{text}.")
+        error.trace = getattr(outcome.error, "trace", None)
+        return Outcome(error=error)
+    return outcome
 
 
 def _stopped(job: Job[Any]) -> errors.JobCancelledError:

@@ -10,6 +10,7 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Protocol, cast
 
 from bullpy import codec, errors
+from bullpy.codec import Encoded
 from bullpy.connection.pipelining import retry_pause
 from bullpy.engine.calls import Calls, Fetched
 from bullpy.engine.recovery import Recovery
@@ -32,6 +33,8 @@ _UNRECOVERABLE = (
     errors.PayloadError,
     errors.UndecodableJobError,
     errors.EncodingError,
+    # Somebody wants it to end, not to begin again.
+    errors.JobCancelledError,
 )
 
 
@@ -40,6 +43,10 @@ class Reporter(Protocol):
 
     def emit(self, event_name: str, *args: object) -> None:
         """Emit a worker event."""
+        ...
+
+    def listener_count(self, event_name: str) -> int:
+        """How many listeners a worker event has."""
         ...
 
     def report(self, error: Exception) -> None:
@@ -85,7 +92,7 @@ class Settler:
             error, errors.Retry | errors.Discard
         ):
             return await self._steer(running, error, fetch_next)
-        names = {kind.__name__ for kind in type(error).__mro__}
+        names = set(errors.kinds(error))
         if names & _MOVED_BY_PROCESSOR:
             return Fetched()
         if "RateLimitError" in names:
@@ -98,7 +105,13 @@ class Settler:
     ) -> Fetched:
         """Count a failed attempt: run again as the job's options say, or move it to failed."""
         job = running.job
-        reason = _limited(errors.describe(error), self._settings.error_limit)
+        reason = errors.describe(error)
+        if isinstance(error, errors.ChildCrashedError):
+            job.crashes += 1
+            if job.crashes >= self._settings.max_crashes:
+                fatal = True
+                reason += f" It has crashed {job.crashes} times, so it is not run again."
+        reason = _limited(reason, self._settings.error_limit)
         delay, reason = await self._delay_before_retry(job, error, reason, fatal=fatal)
         job.failedReason = reason
         self._remember_trace(job, error)
@@ -148,7 +161,7 @@ class Settler:
     async def _complete(self, running: Running, result: object, fetch_next: bool) -> Fetched:
         job = running.job
         try:
-            encoded = codec.dumps(result)
+            encoded = result.json if isinstance(result, Encoded) else codec.dumps(result)
             self._check_size(job, encoded)
         except errors.EncodingError as error:
             # The work is done: running it again would give the same.
@@ -158,9 +171,12 @@ class Settler:
         )
         if fetched is None:
             return Fetched()
-        job.returnvalue = result
         job.attemptsMade += 1
-        self._reporter.emit("completed", job, result)
+        if not isinstance(result, Encoded) or self._reporter.listener_count("completed"):
+            # Decoded only where somebody looks: a large result would block the loop.
+            value = result.value if isinstance(result, Encoded) else result
+            job.returnvalue = value
+            self._reporter.emit("completed", job, value)
         return fetched
 
     def _check_size(self, job: Job[Any], encoded: bytes) -> None:
@@ -239,7 +255,11 @@ class Settler:
 
     def _remember_trace(self, job: Job[Any], error: BaseException) -> None:
         limit = job.opts.get("stackTraceLimit")
-        if error.__traceback__ is None and error.__cause__ is None:
+        told = getattr(error, "trace", None)
+        if isinstance(told, str):
+            # Where it happened is another process.
+            text = told
+        elif error.__traceback__ is None and error.__cause__ is None:
             text = errors.describe(error)
         else:
             text = "".join(traceback.format_exception(error))

@@ -1,1 +1,1 @@
-"""Where a processor runs: on the event loop, or in a thread."""
+"""Where a processor runs: on the event loop, in a thread, or in a child process."""

@@ -11,10 +11,14 @@ from bullpy.processors import Processor
 class Executor(Protocol):
     """Runs one job at a time per call, and survives whatever the processor does."""
 
+    async def start(self) -> None:
+        """Get ready for the first job."""
+        ...
+
     async def run(self, processor: Processor, job: Job[Any], args: tuple[Any, ...]) -> Any:
         """Call the processor with the job and `args`, and give what it returns or raises."""
         ...
 
-    def close(self) -> None:
-        """Take no more jobs. What still runs is left to itself."""
+    async def close(self) -> None:
+        """Take no more jobs. What still runs is left to itself, or ended where it can be."""
         ...

@@ -12,10 +12,13 @@ from bullpy.processors import Processor
 class InlineExecutor:
     """Awaits `async def` processors where the worker runs; `def` ones block the loop."""
 
+    async def start(self) -> None:
+        """Nothing to prepare."""
+
     async def run(self, processor: Processor, job: Job[Any], args: tuple[Any, ...]) -> Any:
         """Call the processor, and await it if it is to be awaited."""
         result = processor.target(job, *args)
         return await result if inspect.isawaitable(result) else result
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Nothing to give back."""

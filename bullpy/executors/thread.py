@@ -31,6 +31,9 @@ class ThreadExecutor:
         self._threads = 0
         self._lock = threading.Lock()
 
+    async def start(self) -> None:
+        """Nothing to prepare."""
+
     async def run(self, processor: Processor, job: Job[Any], args: tuple[Any, ...]) -> Any:
         """Run the processor in a thread and wait for it; the event loop stays free."""
         loop = asyncio.get_running_loop()
@@ -49,7 +52,7 @@ class ThreadExecutor:
         self._calls.put((call, future, loop))
         return await future
 
-    def close(self) -> None:
+    async def close(self) -> None:
         """Let idle threads end; busy ones end after their job."""
         for _ in range(self._threads):
             self._calls.put(None)

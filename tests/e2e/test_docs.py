@@ -71,7 +71,7 @@ def _row(section: str, name: str) -> list[str] | None:
 def _shown(default: object) -> str:
     if default is None:
         return "none"
-    if default == "":
+    if default in ("", ()):
         return "empty"
     if isinstance(default, bool):
         return str(default).lower()

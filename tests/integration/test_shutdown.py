@@ -49,10 +49,19 @@ async def deaf(job):
         except asyncio.CancelledError:
             print("ignored", flush=True)
 
-@worker.processor("hang")
+@worker.processor("hang", isolation="thread")
 def hang(job):
     print("began", job.id, flush=True)
     threading.Event().wait()
+
+@worker.processor("hang-in-child")
+def hang_in_child(job):
+    logging.getLogger().info("began %s", job.id)
+    while True:
+        try:
+            threading.Event().wait()
+        except BaseException:
+            pass
 
 @worker.processor("hang-elsewhere")
 async def hang_elsewhere(job):
@@ -83,7 +92,7 @@ def program(redis_url: str, queue_name: str) -> Any:
 
 async def began(program: Program, count: int) -> None:
     async def enough() -> bool:
-        return sum(line.startswith("began") for line in program.lines) >= count
+        return sum(line.startswith(("began", "INFO began")) for line in program.lines) >= count
 
     await eventually(enough, 10.0)
 
@@ -178,7 +187,7 @@ async def test_second_signal_hands_jobs_back_at_once(queue: Queue, program: Any)
     assert await job.get_state() == "wait"
 
 
-@pytest.mark.parametrize("name", ["deaf", "hang", "hang-elsewhere"])
+@pytest.mark.parametrize("name", ["deaf", "hang", "hang-in-child", "hang-elsewhere"])
 async def test_processor_that_will_not_end_cannot_hold_the_process(
     queue: Queue, program: Any, name: str
 ) -> None:

@@ -12,6 +12,7 @@ from pydantic import BaseModel
 from typing_extensions import TypedDict
 
 from bullpy import Isolation, Job, errors
+from bullpy.limits import Limits
 from bullpy.processors import ProcessorTable, plugin
 
 
@@ -30,7 +31,7 @@ class Typed(TypedDict):
 
 
 async def on_loop(job: Job[Any]) -> None: ...
-def in_thread(job: Job[Any]) -> None: ...
+def plain(job: Job[Any]) -> None: ...
 async def as_upstream(job: Any, token: str) -> None: ...
 async def with_signal(job: Any, token: str, signal: Any) -> None: ...
 def with_more(job: Any, *, option: int = 1) -> None: ...
@@ -46,14 +47,15 @@ class AsyncInstance:
     ("target", "isolation", "arguments"),
     [
         (on_loop, Isolation.LOOP, 1),
-        (in_thread, Isolation.THREAD, 1),
+        (plain, Isolation.PROCESS, 1),
         (as_upstream, Isolation.LOOP, 2),
         (with_signal, Isolation.LOOP, 3),
-        (with_more, Isolation.THREAD, 1),
+        (with_more, Isolation.PROCESS, 1),
+        (AsyncInstance(), Isolation.LOOP, 1),
+        # No child process could find these by module and name.
         (lambda job: None, Isolation.THREAD, 1),
         (lambda *args: None, Isolation.THREAD, 3),
-        (functools.partial(in_thread), Isolation.THREAD, 1),
-        (AsyncInstance(), Isolation.LOOP, 1),
+        (functools.partial(plain), Isolation.THREAD, 1),
         (AsyncInstance().method, Isolation.THREAD, 1),
     ],
 )
@@ -61,9 +63,51 @@ def test_where_a_function_runs_and_what_it_is_given(
     target: Any, isolation: Isolation, arguments: int
 ) -> None:
     processor = ProcessorTable().add(target)
+    processor.prepare()
     assert (processor.isolation, processor.arguments) == (isolation, arguments)
     assert processor.wants_signal is (arguments == 3)
-    processor.prepare()
+
+
+def test_a_function_that_no_child_finds_is_said_to_run_in_a_thread(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    ProcessorTable().add(lambda job: None).prepare()
+    assert "local to a function, or a lambda" in caplog.text
+    assert "runs in a thread instead" in caplog.text
+
+
+@pytest.mark.parametrize("options", [{"isolation": "process"}, {"limits": Limits.of(memory="1GB")}])
+def test_a_function_that_only_a_child_may_run_must_be_found_by_one(options: Any) -> None:
+    processor = ProcessorTable().add(lambda job: None, **options)
+    with pytest.raises(errors.ProcessorError, match="imports its processor by module and name"):
+        processor.prepare()
+
+
+@pytest.mark.parametrize(
+    ("default", "plain_where", "async_where"),
+    [
+        (Isolation.PROCESS, Isolation.PROCESS, Isolation.PROCESS),
+        (Isolation.THREAD, Isolation.THREAD, Isolation.LOOP),
+        (Isolation.LOOP, Isolation.LOOP, Isolation.LOOP),
+    ],
+)
+def test_a_workers_isolation_is_for_processors_without_their_own(
+    default: Isolation, plain_where: Isolation, async_where: Isolation
+) -> None:
+    table = ProcessorTable(default)
+    assert table.add(plain, "plain").isolation is plain_where
+    assert table.add(on_loop, "async").isolation is async_where
+    assert table.add(plain, "own", isolation="thread").isolation is Isolation.THREAD
+
+
+@pytest.mark.parametrize("limit", [{"memory": "1GB"}, {"cpu": 1.0}])
+@pytest.mark.parametrize(("target", "isolation"), [("plain", "thread"), ("on_loop", None)])
+def test_memory_and_cpu_are_limited_in_child_processes_alone(
+    limit: Any, target: str, isolation: str | None
+) -> None:
+    function = {"plain": plain, "on_loop": on_loop}[target]
+    with pytest.raises(errors.ProcessorError, match='isolation="process"'):
+        ProcessorTable().add(function, isolation=isolation, limits=Limits.of(**limit))
 
 
 @pytest.mark.parametrize(
@@ -82,7 +126,7 @@ def test_what_cannot_be_called_with_a_job_is_refused(target: Any) -> None:
         ProcessorTable().add(target)
 
 
-@pytest.mark.parametrize("isolation", ["thread", "process", "elsewhere"])
+@pytest.mark.parametrize("isolation", ["thread", "elsewhere"])
 def test_isolation_that_does_not_fit_is_refused(isolation: str) -> None:
     with pytest.raises(errors.ProcessorError):
         ProcessorTable().add(on_loop, isolation=isolation)
@@ -91,12 +135,12 @@ def test_isolation_that_does_not_fit_is_refused(isolation: str) -> None:
 def test_each_name_has_one_processor_and_the_rest_goes_to_the_default() -> None:
     table = ProcessorTable()
     assert not table
-    named, default = table.add(on_loop, "a"), table.add(in_thread)
+    named, default = table.add(on_loop, "a"), table.add(plain)
     assert table
     assert table.job_names == ["a"]
     assert (table.find("a"), table.find("b")) == (named, default)
     with pytest.raises(errors.ProcessorError, match="already"):
-        table.add(in_thread, "a")
+        table.add(plain, "a")
     with pytest.raises(errors.ProcessorError, match="all other jobs"):
         table.add(on_loop)
 
