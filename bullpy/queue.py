@@ -22,6 +22,16 @@ if TYPE_CHECKING:
     from bullpy.events import QueueEvents
 
 
+CANCEL_STREAM = "cancel"
+"""Last part of the key of the stream that takes requests to cancel running jobs."""
+
+CANCEL_STREAM_LENGTH = 1000
+"""How many requests are kept, roughly."""
+
+CANCEL_REASON_LIMIT = 1000
+"""Characters that the reason of a request may have."""
+
+
 class JobSpec(TypedDict, total=False):
     """One job of `add_bulk`: `name`, `data`, and `opts` in BullMQ's own spelling."""
 
@@ -292,6 +302,63 @@ class Queue(SafeEmitter, UpstreamQueue):
         self.emit("cleaned", removed, state)
         return removed
 
+    async def cancel(self, job_id: str, reason: str | None = None) -> Job[Any]:
+        """Ask the worker that runs a job, wherever it is, to stop it; the job fails for good.
+
+        The worker hears of it within about half a second, if it is one of bullpy. An async
+        processor is cancelled; `job.should_stop()` tells a `def`. `wait_until_finished` of the
+        returned job tells how it ended.
+
+        Args:
+            job_id: A job that runs.
+            reason: Becomes part of its `failedReason`; at most 1000 characters.
+
+        Returns:
+            The job as it was when asked: `processed_by` names its worker.
+
+        Raises:
+            errors.JobNotFoundError: The job is gone.
+            errors.JobStateError: The job does not run.
+            errors.ConfigurationError: The reason is too long.
+            errors.RedisError: Redis could not be asked.
+        """
+        if reason is not None and len(reason) > CANCEL_REASON_LIMIT:
+            raise errors.ConfigurationError(
+                f"The reason has {len(reason)} characters; the limit is {CANCEL_REASON_LIMIT}.",
+                fix="Give the gist of it.",
+            )
+        state = await self.get_job_state(job_id)
+        # The job after its state: should it have begun anew in between, the new run is meant.
+        job = await self.get_job(job_id) if state is JobState.ACTIVE else None
+        if state not in (JobState.ACTIVE, JobState.UNKNOWN):
+            raise _does_not_run(job_id, state)
+        if job is None or job.is_ghost:
+            raise errors.JobNotFoundError(
+                f"There is no job {job_id} in queue {self.name}.",
+                cause="It finished and was removed, or the queue, its prefix or Redis is another.",
+                fix="Compare the id, the queue and the prefix with the producer's.",
+            )
+        await self._place(_request(job, reason))
+        return job
+
+    async def _place(self, request: dict[Any, Any]) -> None:
+        """Add a request to cancel a job to the stream that workers read."""
+        key = self.backend.toKey(CANCEL_STREAM)
+        try:
+            await self.client.xadd(key, request, maxlen=CANCEL_STREAM_LENGTH)
+        except errors.ReplyLostError:
+            # Placing it twice is harmless.
+            await self.client.xadd(key, request, maxlen=CANCEL_STREAM_LENGTH)
+
+    async def obliterate(self, force: bool = False) -> None:
+        """Remove the queue and all its jobs.
+
+        Args:
+            force: Even if jobs run.
+        """
+        await super().obliterate(force)
+        await self.client.delete(self.backend.toKey(CANCEL_STREAM))
+
     async def rate_limit(self, seconds: float) -> None:
         """Let no worker of the queue fetch a job for that long."""
         await self.rateLimit(options.milliseconds("rate limit", seconds))
@@ -330,3 +397,33 @@ class Queue(SafeEmitter, UpstreamQueue):
 
     def __repr__(self) -> str:
         return f"<Queue {self.qualifiedName} at {self.redisConnection.settings.masked_url}>"
+
+
+def _request(job: Job[Any], reason: str | None) -> dict[Any, Any]:
+    """The fields of a request; `ats` and `processedOn` say which run of the job is meant."""
+    fields: dict[Any, Any] = {"id": job.id, "ats": job.attemptsStarted}
+    if job.processedOn:
+        fields["processedOn"] = job.processedOn
+    if reason:
+        # Lone surrogates have no encoding.
+        fields["reason"] = reason.encode("utf-8", "backslashreplace")
+    return fields
+
+
+def _does_not_run(job_id: str, state: JobState) -> errors.JobStateError:
+    finished = state in (JobState.COMPLETED, JobState.FAILED)
+    return errors.JobStateError(
+        f"Job {job_id} is {_WHERE[state]}; only a job that runs can be cancelled.",
+        fix="There is nothing left to cancel." if finished else "Remove it: await job.remove().",
+    )
+
+
+_WHERE = {
+    JobState.WAIT: "waiting",
+    JobState.PRIORITIZED: "waiting, with a priority",
+    JobState.PAUSED: "waiting in a paused queue",
+    JobState.DELAYED: "delayed",
+    JobState.WAITING_CHILDREN: "waiting for its children",
+    JobState.COMPLETED: "completed",
+    JobState.FAILED: "failed",
+}

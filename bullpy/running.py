@@ -8,7 +8,7 @@ import os
 import signal
 import sys
 import threading
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Collection, Coroutine
 from typing import Any, NoReturn
 
 from bullpy import errors
@@ -16,12 +16,14 @@ from bullpy.worker import Worker
 
 log = logging.getLogger("bullpy.worker")
 
+STOP_SIGNALS = (signal.SIGTERM, signal.SIGINT)
+
 HURRY_TIMEOUT = 5.0
 """Seconds after the second signal until the process ends, whatever is left; as long again after
 the last worker has closed."""
 
 
-def run(*workers: Worker) -> NoReturn:
+def run(*workers: Worker, hurry_on: Collection[int] = STOP_SIGNALS) -> NoReturn:
     """Run workers until SIGTERM or SIGINT, then drain them and end the process.
 
     The first signal lets jobs finish until `shutdown_timeout`; the second hands them back at
@@ -30,13 +32,14 @@ def run(*workers: Worker) -> NoReturn:
 
     Args:
         workers: At least one; they share one connection and one event loop.
+        hurry_on: Which second signals hand jobs back; others change nothing.
 
     Raises:
         SystemExit: Always, with the exit code.
     """
     if not workers:
         raise errors.ConfigurationError("run() needs a worker.", fix="Call run(worker).")
-    code = _with_fast_loop(lambda: run_async(*workers))
+    code = _with_fast_loop(lambda: run_async(*workers, hurry_on=hurry_on))
     # Processors that hang in threads must not keep the process alive.
     sys.stdout.flush()
     sys.stderr.flush()
@@ -46,22 +49,22 @@ def run(*workers: Worker) -> NoReturn:
     sys.exit(code)
 
 
-async def run_async(*workers: Worker) -> int:
-    """Run workers in the running event loop, with signal handlers.
+async def run_async(*workers: Worker, hurry_on: Collection[int] = STOP_SIGNALS) -> int:
+    """Run workers in the running event loop, with signal handlers; see `run`.
 
     Returns:
         The exit code that `run` ends the process with.
     """
     loop = asyncio.get_running_loop()
-    stopper = _Stopper(workers)
-    for number in (signal.SIGTERM, signal.SIGINT):
+    stopper = _Stopper(workers, hurry_on)
+    for number in STOP_SIGNALS:
         loop.add_signal_handler(number, stopper.signalled, number)
     try:
         results = await asyncio.gather(
             *(stopper.run(worker) for worker in workers), return_exceptions=True
         )
     finally:
-        for number in (signal.SIGTERM, signal.SIGINT):
+        for number in STOP_SIGNALS:
             loop.remove_signal_handler(number)
         stopper.end()
     for result in results:
@@ -74,8 +77,9 @@ async def run_async(*workers: Worker) -> int:
 class _Stopper:
     """Turns signals into closing, and one worker's end into the end of all."""
 
-    def __init__(self, workers: tuple[Worker, ...]) -> None:
+    def __init__(self, workers: tuple[Worker, ...], hurry_on: Collection[int]) -> None:
         self._workers = workers
+        self._hurry_on = hurry_on
         self._signals = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._kill: asyncio.TimerHandle | None = None
@@ -98,6 +102,8 @@ class _Stopper:
         if self._signals == 1:
             log.info("%s: stop fetching, let jobs finish", name)
             self.close_all()
+            return
+        if number not in self._hurry_on:
             return
         log.warning("%s again: hand the jobs back now", name)
         self.close_all(force=True)

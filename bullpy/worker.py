@@ -23,6 +23,7 @@ from bullpy.connection.identity import ServerIdentity
 from bullpy.emitter import SafeEmitter
 from bullpy.engine import shutdown
 from bullpy.engine.calls import Calls
+from bullpy.engine.cancel import CancelRequests
 from bullpy.engine.locks import LockKeeper
 from bullpy.engine.recovery import Recovery, StalledCheck
 from bullpy.engine.runner import Runner
@@ -269,6 +270,26 @@ class Worker(SafeEmitter, UpstreamWorker):
         """The job names that have a processor of their own."""
         return self._table.job_names
 
+    @property
+    def isolations(self) -> frozenset[Isolation]:
+        """Where its processors run."""
+        # No job has the empty name: it finds the processor for all other names.
+        found = (self._table.find(name) for name in (*self._table.job_names, ""))
+        return frozenset(processor.isolation for processor in found if processor is not None)
+
+    def rename(self, worker_name: str) -> None:
+        """Change the name that is stored as a job's `processedBy`; before `run`.
+
+        Raises:
+            errors.WorkerStateError: It runs already.
+        """
+        if self.running:
+            raise errors.WorkerStateError(
+                "A running worker keeps its name.", fix="Rename it before it runs."
+            )
+        self.workerName = self.opts["name"] = worker_name
+        self.clientName = _printable(self.backend.clientName(f":w:{_printable(worker_name)}"))
+
     # -- life ------------------------------------------------------------------------------
 
     async def run(self) -> None:
@@ -353,12 +374,14 @@ class Worker(SafeEmitter, UpstreamWorker):
             self.state = state
             recovery, runner = self._build()
             slots, settler, locks = self._parts()
+            requests = CancelRequests(self.backend, slots, self.cancel_job, self.report)
             locks.start()
             fetching = asyncio.create_task(slots.run(), name="bullpy fetch")
             services = {
                 fetching,
                 asyncio.create_task(self._announce(slots), name="bullpy announce"),
                 asyncio.create_task(recovery.run(), name="bullpy stalled check"),
+                asyncio.create_task(requests.run(), name="bullpy cancel requests"),
             }
             for service in services:
                 service.add_done_callback(self._ended)

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated, Literal
+from typing import TYPE_CHECKING, Annotated, Literal, NoReturn
 
 import typer
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from bullpy.settings import RedisSettings
     from bullpy.worker import Worker
 
@@ -18,6 +20,9 @@ LOOK_FOR = 4.0
 
 ADDRESS = ("HOST", "PORT", "DB", "USERNAME", "PASSWORD", "UNIX_SOCKET", "TLS")
 """What BULLPY_REDIS_* may say about the address, and --redis says instead."""
+
+MOST_PROCESSES = 1024
+"""More is a slip of the finger, and would take the machine down."""
 
 
 def worker(
@@ -43,6 +48,13 @@ def worker(
     concurrency: Annotated[
         int | None, typer.Option(help="Jobs that run at a time in each worker.")
     ] = None,
+    processes: Annotated[
+        str | None,
+        typer.Option(
+            metavar="N|auto",
+            help="Worker processes, under a parent that restarts them; auto fits the CPUs.",
+        ),
+    ] = None,
     log_level: Annotated[str, typer.Option(help="debug, info, warning or error.")] = "info",
     log_format: Annotated[
         Literal["auto", "console", "json"],
@@ -55,7 +67,7 @@ def worker(
     """Run workers until SIGTERM or SIGINT; the second signal hands their jobs back at once.
 
     Exit code 0 after a clean end, 1 when a worker crashed or Redis refuses it, 2 for a wrong
-    call or configuration.
+    call or configuration. With --processes, a crashed process is restarted instead.
     """
     import os
 
@@ -64,8 +76,13 @@ def worker(
     if traceback:
         os.environ["BULLPY_TRACEBACK"] = "1"
     logs.configure(log_level, log_format)
+    count = None if processes is None else _count(processes)
     if redis is not None:
         _use_redis(redis)
+
+    from bullpy.supervisor import HURRY_SIGNAL, Parent
+
+    parent = Parent.from_environment()
     workers = _workers(targets or [], plugin or [], queue)
     for made in workers:
         if concurrency is not None:
@@ -79,7 +96,83 @@ def worker(
     from bullpy.running import run
 
     asyncio.run(_look(addresses))
-    run(*workers)
+    if count is not None:
+        options = {
+            "queue": queue,
+            "concurrency": concurrency,
+            "log-level": log_level,
+            "log-format": log_format,
+        }
+        command = _command(targets or [], plugin or [], options)
+        _supervise(command, _fitting(workers) if count == "auto" else count, workers)
+    if parent is None:
+        run(*workers)
+    parent.adopt(workers)
+    run(*workers, hurry_on=(HURRY_SIGNAL,))
+
+
+def _count(processes: str) -> int | Literal["auto"]:
+    """What --processes says."""
+    from bullpy import errors
+
+    if processes == "auto":
+        return "auto"
+    # int() takes more than digits, and refuses thousands of them.
+    is_number = processes.isascii() and processes.isdigit() and len(processes) < 10
+    if not is_number or not 1 <= int(processes) <= MOST_PROCESSES:
+        raise errors.ConfigurationError(
+            f"--processes is {processes[:80]!r}.",
+            fix=f"Give a number from 1 to {MOST_PROCESSES}, or auto.",
+        )
+    return int(processes)
+
+
+def _fitting(workers: list[Worker]) -> int:
+    """As many processes as keep every CPU busy.
+
+    Each slot of a worker with a `def` processor can use a CPU of its own; one event loop uses one
+    CPU, whatever its concurrency.
+    """
+    import math
+
+    from bullpy import cpus
+    from bullpy.types import Isolation
+
+    used = sum(made.concurrency for made in workers if made.isolations - {Isolation.LOOP})
+    return math.ceil(cpus.available() / max(1, used))
+
+
+def _command(targets: list[str], plugins: list[str], options: Mapping[str, object]) -> list[str]:
+    """What a worker process runs.
+
+    --redis and --traceback are in the environment by now. For --redis this matters: a command
+    line is for all to read, and a URL may hold a password.
+    """
+    import sys
+    from pathlib import Path
+
+    import bullpy
+
+    # Without -P, modules of the current folder would hide the standard library's while bullpy
+    # loads. It is left out where bullpy itself is found there alone.
+    is_here = Path(bullpy.__file__).resolve().parents[1] == Path.cwd()
+    return [
+        *(sys.executable, *([] if is_here else ["-P"]), "-m", "bullpy", "worker"),
+        *(f"--plugin={name}" for name in plugins),
+        *(f"--{name}={value}" for name, value in options.items() if value is not None),
+        *("--", *targets),
+    ]
+
+
+def _supervise(command: list[str], processes: int, workers: list[Worker]) -> NoReturn:
+    """Keep processes with such workers running, and end with their exit code."""
+    import asyncio
+    import sys
+
+    from bullpy.supervisor import Supervisor, patience_for
+
+    supervisor = Supervisor(command, processes, patience=patience_for(workers))
+    sys.exit(asyncio.run(supervisor.run()))
 
 
 def _use_redis(url: str) -> None:

@@ -94,6 +94,7 @@ class Slots:
         self._free.set()
         self._empty = asyncio.Event()
         self._empty.set()
+        self._busy = asyncio.Event()
         self._unpaused = asyncio.Event()
         self._unpaused.set()
         self._marker: asyncio.Task[float | None] | None = None
@@ -147,6 +148,10 @@ class Slots:
     async def idle(self) -> None:
         """Wait until no job is held, and none is on its way."""
         await self._empty.wait()
+
+    async def busy(self) -> None:
+        """Wait until a job is held."""
+        await self._busy.wait()
 
     async def run(self) -> None:
         """Fetch and start jobs until `stop`."""
@@ -341,6 +346,10 @@ class Slots:
             self._free.set()
         else:
             self._free.clear()
+        if self._chains:
+            self._busy.set()
+        else:
+            self._busy.clear()
         if self._chains or self._fetching:
             self._empty.clear()
         else:

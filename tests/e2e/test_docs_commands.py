@@ -62,14 +62,23 @@ def test_every_make_target_of_the_pages_exists() -> None:
 
 def test_the_reference_lists_every_command_and_option_of_the_command_line() -> None:
     commands = REFERENCE.partition("\n## Commands\n")[2].partition("\n## ")[0]
-    listed = set(re.findall(r"^\| `(--[a-z-]+)", commands, re.MULTILINE))
-    real = {
-        option
-        for parameter in COMMAND.commands["worker"].params
-        for option in parameter.opts
-        if option.startswith("--")
-    }
-    assert listed == real
+    described = commands.split("\nOptions of `bullpy ")[1:]
+    assert len(described) >= 2
+    for text in described:
+        name, _, table = text.partition("`:\n")
+        command = COMMAND
+        for word in name.split():
+            command = command.commands[word]
+        rows = re.match(r"\n((?:\|.*\n)+)", table)
+        assert rows, name
+        listed = set(re.findall(r"^\| `(--[a-z-]+)", rows[1], re.MULTILINE))
+        real = {
+            option
+            for parameter in command.params
+            for option in parameter.opts
+            if option.startswith("--")
+        }
+        assert listed == real, name
     for name, command in COMMAND.commands.items():
         inner = getattr(command, "commands", None) or {"": None}
         assert all(f"`bullpy {name} {word}".rstrip() in commands for word in inner)

@@ -1,0 +1,213 @@
+"""`bullpy job`: steer one job."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+if TYPE_CHECKING:
+    from bullpy.queue import Queue
+
+LOOK_FOR = 4.0
+"""Seconds that Redis may take to answer before the command gives up."""
+
+CANCELLED = "The job was cancelled"
+"""What the failedReason of a cancelled job begins with."""
+
+ENDS = ("completed", "failed", "delayed", "waiting", "waiting-children", "stalled")
+"""Events that end a job's run."""
+
+app = typer.Typer(no_args_is_help=True, help="Steer one job.", rich_markup_mode=None)
+
+
+@app.callback()
+def job() -> None:
+    """Steer one job."""
+
+
+@app.command()
+def cancel(
+    job_id: Annotated[str, typer.Argument(metavar="ID", help="The id of a job that runs.")],
+    queue: Annotated[str, typer.Option(metavar="NAME", help="Its queue.")],
+    reason: Annotated[
+        str | None, typer.Option(metavar="TEXT", help="Becomes part of the job's failedReason.")
+    ] = None,
+    redis: Annotated[
+        str | None, typer.Option(help="Where Redis is; REDIS_URL by default.", metavar="URL")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="First part of every key; BULLPY_PREFIX or bull by default.")
+    ] = None,
+    timeout: Annotated[
+        float,
+        typer.Option(min=0, metavar="SECONDS", help="How long to wait for its end; 0 not at all."),
+    ] = 10.0,
+    yes: Annotated[bool, typer.Option("--yes", help="Do not ask.")] = False,
+    as_json: Annotated[bool, typer.Option("--json", help="One JSON object.")] = False,
+) -> None:
+    """Stop a job that runs, on whatever machine; it fails and is not retried.
+
+    Exit code 0 when the job was cancelled (with --timeout 0: when it was asked for), 1 when there
+    is no such job, it does not run, it ended otherwise or still runs, 2 for a wrong call.
+    """
+    import asyncio
+
+    from bullpy import errors
+
+    _agree(job_id, queue, yes=yes)
+    answer: dict[str, Any] = {"id": job_id, "queue": queue}
+    try:
+        answer |= asyncio.run(_cancel(job_id, queue, reason, redis, prefix, timeout))
+    except errors.BullpyError as error:
+        if as_json:
+            _print_json(answer | {"outcome": "error", "error": errors.as_dict(error)})
+        raise
+    if as_json:
+        _print_json(answer)
+    else:
+        typer.echo(_told(answer, timeout))
+    if answer["outcome"] not in ("cancelled", "requested"):
+        raise typer.Exit(1)
+
+
+def _agree(job_id: str, queue: str, *, yes: bool) -> None:
+    """Ask, unless the answer was given.
+
+    Raises:
+        errors.ConfigurationError: There is no terminal to ask on.
+        typer.Exit: The answer is no.
+    """
+    import sys
+
+    from bullpy import errors
+
+    if yes:
+        return
+    if not sys.stdin.isatty():
+        raise errors.ConfigurationError(
+            f"Cancelling job {job_id} was not confirmed.",
+            cause="The command asks, and there is no terminal to ask on.",
+            fix="Give --yes.",
+        )
+    # Not typer.confirm: it writes to stdout too, where --json has its place.
+    question = f"Cancel job {job_id} of queue {queue}? It fails and is not retried. [y/N] "
+    typer.echo(question, nl=False, err=True)
+    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
+        typer.echo("Nothing was done.", err=True)
+        raise typer.Exit(1)
+
+
+async def _cancel(
+    job_id: str,
+    name: str,
+    reason: str | None,
+    url: str | None,
+    prefix: str | None,
+    timeout: float,
+) -> dict[str, Any]:
+    """Ask for the job's end, and wait for it; what came of it."""
+    from bullpy import logs, redis_url
+    from bullpy.connection.probe import probe
+    from bullpy.queue import Queue
+    from bullpy.settings import WorkerSettings
+
+    logs.configure("warning", "console")
+    if url is not None:
+        redis_url.parse(url, source="--redis")
+    async with Queue(name, redis=url, prefix=prefix or WorkerSettings().prefix) as queue:
+        # What no waiting mends, and a server that is not there, is said at once.
+        refused = (await probe(queue.redisConnection.settings, deadline=LOOK_FOR)).error
+        if refused is not None:
+            raise refused
+        if timeout == 0:
+            asked = await queue.cancel(job_id, reason)
+            return {"outcome": "requested", "worker": asked.processed_by}
+        return await _cancel_and_wait(queue, job_id, reason, timeout)
+
+
+async def _cancel_and_wait(
+    queue: Queue, job_id: str, reason: str | None, timeout: float
+) -> dict[str, Any]:
+    import asyncio
+
+    ended = asyncio.Event()
+    last: list[tuple[str, dict[str, Any]]] = []
+
+    def listener(event: str) -> Any:
+        def arrived(args: dict[str, Any], _id: str) -> None:
+            last[:] = [(event, args)]
+            # What ended before was an earlier run, not the one that is asked to.
+            ended.clear() if event == "active" else ended.set()
+
+        return arrived
+
+    # Followed before the job is asked for: one that removes itself leaves only the event.
+    await _follow(queue)
+    for event in ("active", *ENDS):
+        queue.events.on(f"{event}:{job_id}", listener(event))
+    asked = await queue.cancel(job_id, reason)
+    found = {"worker": asked.processed_by}
+    try:
+        async with asyncio.timeout(timeout):
+            await ended.wait()
+    except TimeoutError:
+        return {"outcome": "running", **found}
+    event, args = last[0]
+    if event == "failed":
+        text = str(args.get("failedReason") or "")
+        outcome = "cancelled" if text.startswith(CANCELLED) else "failed"
+        return {"outcome": outcome, **found, "failedReason": text}
+    return {"outcome": event, **found}
+
+
+async def _follow(queue: Queue) -> None:
+    """Follow the queue's events from now on.
+
+    Raises:
+        errors.RedisError: They cannot be read.
+    """
+    import asyncio
+
+    from bullpy import errors
+
+    problem: list[Exception] = []
+    queue.events.on("error", problem.append)
+    try:
+        async with asyncio.timeout(LOOK_FOR):
+            await queue.events.wait_until_ready()
+    except TimeoutError:
+        if problem:
+            raise problem[-1] from None
+        raise errors.RedisUnavailableError(
+            f"The events of queue {queue.name} could not be read within {LOOK_FOR:g} s; "
+            "nothing was cancelled.",
+            fix="Try again, or do not wait for the end: --timeout 0.",
+        ) from None
+
+
+def _told(answer: dict[str, Any], timeout: float) -> str:
+    worker = answer["worker"] or "an unknown worker"
+    job_id = answer["id"]
+    match answer["outcome"]:
+        case "requested":
+            return f"asked {worker} to cancel job {job_id}"
+        case "cancelled":
+            return f"job {job_id} is cancelled: {answer['failedReason']}"
+        case "completed":
+            return f"job {job_id} completed before it was cancelled"
+        case "failed":
+            return f"job {job_id} failed for another reason: {answer['failedReason']}"
+        case "running":
+            return (
+                f"job {job_id} still runs on {worker} after {timeout:g} s: its processor does not "
+                "look at should_stop(), or its worker is not one of bullpy or is gone"
+            )
+        case other:
+            return f"job {job_id} left its worker before it was cancelled: {other}"
+
+
+def _print_json(answer: dict[str, Any]) -> None:
+    import json
+
+    typer.echo(json.dumps(answer))
