@@ -90,8 +90,9 @@ class WorkerProcess:
 
     def kill(self) -> None:
         if self._process.returncode is None:
+            # Its group: it leads a session of its own, which its child processes belong to.
             with contextlib.suppress(ProcessLookupError):
-                self._process.kill()
+                os.killpg(self._process.pid, signal.SIGKILL)
 
     def _error(self, what: str) -> BenchmarkError:
         tail = self._errors.read_text(errors="replace")[-1500:].strip()

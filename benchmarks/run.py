@@ -1,4 +1,4 @@
-"""Runs all benchmarks shortly, in two to three minutes.
+"""Runs all benchmarks shortly, in about three minutes.
 
 python benchmarks/run.py            short runs, as tables
 python benchmarks/run.py --full     the lengths and rounds that figures to publish need
@@ -18,11 +18,13 @@ SHORT = {
     "imports.py": [],
     "throughput.py": ["--jobs", "10000", "--concurrency", "1,50"],
     "latency.py": ["--idle", "15", "--jobs", "10", "--deadline", "30"],
+    "isolation.py": ["--rounds", "1"],
 }
 FULL = {
     "imports.py": [],
     "throughput.py": ["--jobs", "20000", "--concurrency", "1,50,200", "--rounds", "5"],
     "latency.py": [],
+    "isolation.py": ["--jobs", "20000", "--calls", "5000", "--busy", "30", "--rounds", "5"],
 }
 TIMEOUT = 1800.0
 """Seconds for one benchmark; each has shorter deadlines of its own."""

@@ -121,7 +121,7 @@ async def _measure_one(
     jobs = _jobs_for(name, options.jobs)
     async with Queue(f"bench-{name}", redis=server.url) as queue:
         if options.mode == "process":
-            await _fill(queue, jobs)
+            await fill(queue, jobs)
         async with harness.started(
             name,
             url=server.url,
@@ -144,7 +144,7 @@ async def _measure_one(
     return done
 
 
-async def _fill(queue: Queue, jobs: int) -> None:
+async def fill(queue: Queue, jobs: int) -> None:
     for first in range(0, jobs, BULK):
         await queue.add_bulk(
             [

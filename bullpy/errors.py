@@ -30,7 +30,7 @@ BullpyError
 │   ├── JobCancelledError       the job was cancelled, or its worker is stopping
 │   ├── JobLimitError           the processor used more than it may
 │   │   ├── JobTimeoutError     more time                                        (also TimeoutError)
-│   │   ├── MemoryLimitError    more memory                                      (also MemoryError)
+│   │   ├── MemoryLimitError    more memory
 │   │   └── CpuLimitError       more CPU time
 │   ├── ChildCrashedError       the child process ended in the middle of the job
 │   ├── ChildStartError         no child process could be started for the job
@@ -285,7 +285,7 @@ class JobTimeoutError(JobLimitError, TimeoutError):
     code = "job-timeout"
 
 
-class MemoryLimitError(JobLimitError, MemoryError):
+class MemoryLimitError(JobLimitError):
     """The child process used more memory than the processor's `memory`."""
 
     code = "memory-limit"

@@ -184,6 +184,7 @@ class Worker(SafeEmitter, UpstreamWorker):
         self._settler: Settler | None = None
         self._locks: LockKeeper | None = None
         self._started_at: float | None = None
+        self._is_ready = False
         self._crash: BaseException | None = None
         self._stop = asyncio.Event()
         self._done: asyncio.Future[None] | None = None
@@ -374,12 +375,13 @@ class Worker(SafeEmitter, UpstreamWorker):
             self.state = state
             recovery, runner = self._build()
             slots, settler, locks = self._parts()
+            await runner.start()
             requests = CancelRequests(self.backend, slots, self.cancel_job, self.report)
             locks.start()
             fetching = asyncio.create_task(slots.run(), name="bullpy fetch")
             services = {
                 fetching,
-                asyncio.create_task(self._announce(slots), name="bullpy announce"),
+                asyncio.create_task(self._announce(slots, runner), name="bullpy announce"),
                 asyncio.create_task(recovery.run(), name="bullpy stalled check"),
                 asyncio.create_task(requests.run(), name="bullpy cancel requests"),
             }
@@ -472,9 +474,10 @@ class Worker(SafeEmitter, UpstreamWorker):
             log.critical("a part of the worker died", exc_info=self._crash)
         self._stop.set()
 
-    async def _announce(self, slots: Slots) -> None:
-        """Say `ready` once Redis has answered the first fetch, and what the worker found there."""
+    async def _announce(self, slots: Slots, runner: Runner) -> None:
+        """Say `ready` once a job would start at once, and what the worker found in Redis."""
         await slots.ready.wait()
+        await runner.ready()
         identity = self.shared.identity
         try:
             counts, paused = await asyncio.gather(self._waiting(), self.backend.isPaused())
@@ -496,6 +499,7 @@ class Worker(SafeEmitter, UpstreamWorker):
                 self.name,
                 extra={"queue": self.name},
             )
+        self._is_ready = True
         self.emit("ready")
 
     async def _waiting(self) -> int:
@@ -600,7 +604,7 @@ class Worker(SafeEmitter, UpstreamWorker):
     # -- steering --------------------------------------------------------------------------
 
     async def wait_until_ready(self) -> None:
-        """Wait until Redis has answered the first fetch.
+        """Wait until Redis has answered the first fetch, and a job would start at once.
 
         Raises:
             errors.WorkerCrashedError: The worker ended instead.
@@ -613,7 +617,7 @@ class Worker(SafeEmitter, UpstreamWorker):
 
         self.once("ready", set_ready)
         self.once("closed", set_ready)
-        if self._slots is not None and self._slots.ready.is_set():
+        if self._is_ready:
             set_ready()
         await ready
         if self.closed:

@@ -1,8 +1,8 @@
 """What the worker processes share: their task, their stopwatch, and how they talk to the parent.
 
-A worker process prints JSON lines, `{"event": "ready" | "start" | "done", ...}`, and reads
-lines: `go` starts the measured work, `stop` or the end of stdin ends the process, so that
-none stays behind when the parent is killed.
+A worker process prints JSON lines, `{"event": "ready" | "start" | "done" | "measured", ...}`,
+and reads lines: `go` starts the measured work, `stop` or the end of stdin ends the process, so
+that none stays behind when the parent is killed.
 """
 
 from __future__ import annotations
@@ -12,12 +12,14 @@ import asyncio
 import importlib.util
 import json
 import os
+import random
 import resource
 import sys
 import threading
 import time
 from collections.abc import Awaitable, Callable, Coroutine
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Any
 
 PAYLOAD = {
@@ -26,6 +28,7 @@ PAYLOAD = {
     "fileName": "c.wav",
     "mode": "genre",
 }
+MODES = ["process", "add", "latency", "calls", "first", "crash", "lag"]
 JOB_NAME = "process-audio"
 JOB_OPTIONS = {
     "attempts": 3,
@@ -40,7 +43,12 @@ class Task:
     """What the parent asks of a worker process.
 
     Attributes:
-        mode: `process` jobs that wait, `add` jobs, or report the start of each job (`latency`).
+        mode: `process` jobs that wait, `add` jobs, or report the start of each job (`latency`);
+            for benchmarks/isolation.py `calls`, `first`, `crash` or `lag`.
+        jobs: How many of what is measured: jobs, calls, starts, crashes.
+        isolation: Where the processor runs; what there is depends on the worker.
+        seconds: For how long each job of `lag` is busy.
+        scratch: A folder in which a crash leaves when it took place.
     """
 
     url: str
@@ -49,16 +57,22 @@ class Task:
     jobs: int
     concurrency: int
     uvloop: bool
+    isolation: str
+    seconds: float
+    scratch: Path
 
 
 def task() -> Task:
     parser = argparse.ArgumentParser()
     parser.add_argument("--url", required=True)
     parser.add_argument("--queue", required=True)
-    parser.add_argument("--mode", choices=["process", "add", "latency"], required=True)
+    parser.add_argument("--mode", choices=MODES, required=True)
     parser.add_argument("--jobs", type=int, default=0)
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--no-uvloop", dest="uvloop", action="store_false")
+    parser.add_argument("--isolation", default="loop")
+    parser.add_argument("--seconds", type=float, default=1.0)
+    parser.add_argument("--scratch", type=Path, default=Path())
     return Task(**vars(parser.parse_args()))
 
 
@@ -77,12 +91,21 @@ def now_ms() -> float:
     return time.time() * 1000
 
 
-class Control:
-    """The parent's lines, read in a thread that costs nothing while there is none."""
+def _exit() -> None:
+    os._exit(0)
 
-    def __init__(self) -> None:
+
+class Control:
+    """The parent's lines, read in a thread that costs nothing while there is none.
+
+    Args:
+        end: Ends the process.
+    """
+
+    def __init__(self, end: Callable[[], None] = _exit) -> None:
         self._loop = asyncio.get_running_loop()
         self._go = asyncio.Event()
+        self._end = end
         threading.Thread(target=self._read, daemon=True).start()
 
     async def go(self) -> None:
@@ -90,21 +113,27 @@ class Control:
         await self._go.wait()
 
     def _read(self) -> None:
-        for line in sys.stdin:
-            if line.strip() == "stop":
-                break
-            if line.strip() == "go":
-                self._loop.call_soon_threadsafe(self._go.set)
-        os._exit(0)
+        # Not sys.stdin: a process that is forked meanwhile closes it, and would wait for its lock.
+        with open(0, closefd=False) as lines:
+            for line in lines:
+                if line.strip() == "stop":
+                    break
+                if line.strip() == "go":
+                    self._loop.call_soon_threadsafe(self._go.set)
+        self._end()
 
 
 class Stopwatch:
-    """From `start` to the last job: wall time, and CPU time of all threads of this process."""
+    """From `start` to the last job: wall time, and CPU time of all threads of this process.
+
+    `first` is the wall time to the first job, which may have waited for a child process.
+    """
 
     def __init__(self, jobs: int) -> None:
         self.left = jobs
         self._jobs = jobs
         self._started = 0.0
+        self._first = 0.0
         self._cpu = 0.0
 
     def start(self) -> None:
@@ -113,11 +142,40 @@ class Stopwatch:
 
     def one_more(self) -> None:
         """Count a job; says `done` after the last."""
+        if self.left == self._jobs:
+            self._first = time.perf_counter() - self._started
         self.left -= 1
         if self.left == 0:
             seconds = time.perf_counter() - self._started
             cpu = _cpu_seconds() - self._cpu
-            say("done", jobs=self._jobs, seconds=seconds, cpu=cpu)
+            say("done", jobs=self._jobs, seconds=seconds, first=self._first, cpu=cpu)
+
+
+SHORTEST_NAP, LONGEST_NAP = 0.001, 0.005
+"""Seconds that the probe of an event loop sleeps."""
+
+
+async def lateness(until: Callable[[], bool]) -> list[float]:
+    """By how many milliseconds the running event loop wakes naps too late, again and again."""
+    moments = random.Random(1)
+    found: list[float] = []
+    while not until():
+        nap = moments.uniform(SHORTEST_NAP, LONGEST_NAP)
+        due = time.monotonic() + nap
+        await asyncio.sleep(nap)
+        found.append((time.monotonic() - due) * 1000)
+    return found
+
+
+def spread(milliseconds: list[float]) -> dict[str, float]:
+    """Median, 99th percentile and maximum."""
+    ordered = sorted(milliseconds)
+    return {
+        "p50": round(ordered[len(ordered) // 2], 4),
+        "p99": round(ordered[int(len(ordered) * 0.99)], 4),
+        "max": round(ordered[-1], 4),
+        "samples": len(ordered),
+    }
 
 
 async def add_all(

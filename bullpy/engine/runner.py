@@ -115,6 +115,11 @@ class Runner:
         for executor in self._executors.values():
             await executor.start()
 
+    async def ready(self) -> None:
+        """Wait until a job that comes now starts at once."""
+        for executor in self._executors.values():
+            await executor.ready()
+
     def find(self, job: Job[Any]) -> Processor | None:
         """The processor for this job, if there is one."""
         return self._table.find(job.name)

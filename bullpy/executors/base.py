@@ -15,6 +15,10 @@ class Executor(Protocol):
         """Get ready for the first job."""
         ...
 
+    async def ready(self) -> None:
+        """Wait until a job that comes now starts at once."""
+        ...
+
     async def run(self, processor: Processor, job: Job[Any], args: tuple[Any, ...]) -> Any:
         """Call the processor with the job and `args`, and give what it returns or raises."""
         ...

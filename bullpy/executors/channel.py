@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import itertools
 import os
+import queue
 import select
 import socket
 import threading
 from collections import deque
-from collections.abc import Callable, Generator
-from contextlib import contextmanager
+from collections.abc import Callable
 
 from bullpy import errors
 from bullpy.executors import frames
@@ -40,20 +41,18 @@ class Channel:
     ) -> None:
         self._sock = sock
         self._on_stop = on_stop
-        self._on_interrupt = on_interrupt
         self._identity = os.fstat(sock.fileno()).st_ino
         self._splitter = frames.Splitter()
-        self._received: deque[tuple[int, bytes]] = deque()
-        self._lock = threading.Lock()
-        self._busy = False
-        self._noted = False
-        self._asked = 0
+        self._orders: deque[tuple[int, bytes]] = deque()
+        self._answers: dict[bytes, queue.SimpleQueue[bytes]] = {}
+        self._numbers = itertools.count(1)
+        self._reading = threading.Lock()
+        self._sending = threading.Lock()
+        self._undisturbed = _Undisturbed(on_interrupt)
 
     def note_interrupt(self) -> bool:
         """Whether a signal has to wait until the frame under way is through."""
-        if self._busy:
-            self._noted = True
-        return self._busy
+        return self._undisturbed.note()
 
     def send(self, kind: int, body: bytes) -> None:
         """Send a frame.
@@ -62,7 +61,7 @@ class Channel:
             errors.WorkerStateError: The socket is closed, or is no longer ours.
             OSError: The worker is gone.
         """
-        with self._undisturbed():
+        with self._undisturbed, self._sending:
             self._check()
             if len(body) < _CHUNK:
                 self._sock.sendall(frames.frame(kind, body))
@@ -72,65 +71,56 @@ class Channel:
                 self._sock.sendall(body)
 
     def receive(self) -> tuple[int, bytes]:
-        """The next frame that is no STOP; waits for it.
+        """The next order of the worker; waits for it.
 
         Raises:
             EOFError: The worker has closed the connection, or is gone.
         """
-        # A thread that the last job left behind may still be asking.
-        with self._lock:
-            while not self._received:
-                with self._undisturbed():
-                    self._read()
-            return self._received.popleft()
+        while not self._orders:
+            with self._undisturbed, self._reading:
+                self._read()
+        return self._orders.popleft()
 
     def ask(self, kind: int, body: bytes) -> bytes:
-        """Send a frame and wait for the reply. Threads take turns.
+        """Send a frame and wait for the reply.
 
         Raises:
             EOFError: The worker has closed the connection, or is gone.
         """
-        with self._lock:
-            self._asked += 1
-            number = frames.NUMBER.pack(self._asked)
+        number = frames.NUMBER.pack(next(self._numbers))
+        answer = self._answers[number] = queue.SimpleQueue()
+        try:
             self.send(kind, number + body)
             while True:
-                while not self._received:
-                    self.poll(LOOK_EVERY)
-                _, reply = self._received.popleft()
-                # An earlier one, for who was interrupted while waiting, may come first.
-                if reply.startswith(number):
-                    return reply[len(number) :]
+                # Another thread that reads already, reads for all.
+                wait = 0.0 if self.poll_if_free(LOOK_EVERY) else LOOK_EVERY
+                try:
+                    return answer.get(wait > 0, wait)
+                except queue.Empty:
+                    continue
+        finally:
+            del self._answers[number]
 
-    def poll(self, timeout: float = 0.0) -> None:
-        """Take what has arrived, and wait for it that many seconds."""
-        with self._undisturbed():
-            self._check()
-            if select.select([self._sock], [], [], timeout)[0]:
-                self._read()
+    def poll_if_free(self, timeout: float = 0.0) -> bool:
+        """Take what has arrived, and wait for it that many seconds.
 
-    def poll_if_free(self) -> None:
-        """The same without waiting, unless another thread reads already."""
-        if self._lock.acquire(blocking=False):
+        Returns:
+            False when another thread reads already.
+        """
+        with self._undisturbed:
+            if not self._reading.acquire(blocking=False):
+                return False
             try:
-                self.poll()
+                self._check()
+                if select.select([self._sock], [], [], timeout)[0]:
+                    self._read()
             finally:
-                self._lock.release()
+                self._reading.release()
+        return True
 
     def close(self) -> None:
         """Close the socket; in a process that was forked from this one."""
         self._sock.close()
-
-    @contextmanager
-    def _undisturbed(self) -> Generator[None]:
-        nested, self._busy = self._busy, True
-        try:
-            yield
-        finally:
-            self._busy = nested
-        if self._noted and not nested:
-            self._noted = False
-            self._on_interrupt()
 
     def _read(self) -> None:
         data = self._sock.recv(_CHUNK)
@@ -138,10 +128,16 @@ class Channel:
             raise EOFError
         self._splitter.feed(data)
         while (found := self._splitter.next()) is not None:
-            if found[0] == Kind.STOP:
-                self._on_stop(found[1])
+            kind, body = found
+            if kind == Kind.STOP:
+                self._on_stop(body)
+            elif kind == Kind.REPLY:
+                size = frames.NUMBER.size
+                # Who asked may have been interrupted meanwhile.
+                if (answer := self._answers.get(body[:size])) is not None:
+                    answer.put(body[size:])
             else:
-                self._received.append(found)
+                self._orders.append(found)
 
     def _check(self) -> None:
         """Refuse where the socket's number has been closed and given to something else."""
@@ -154,3 +150,33 @@ class Channel:
                 "The connection to the worker is closed.",
                 cause="The processor closed file descriptors that are not its own, or forked.",
             )
+
+
+class _Undisturbed:
+    """Holds signals back while the main thread is inside; a context of its own for speed."""
+
+    def __init__(self, on_interrupt: Callable[[], None]) -> None:
+        self._on_interrupt = on_interrupt
+        # Signals arrive in the main thread alone.
+        self._main = threading.get_ident()
+        self._depth = 0
+        self._noted = False
+
+    def note(self) -> bool:
+        """Note a signal, if the main thread is inside; tells whether it is."""
+        if self._depth:
+            self._noted = True
+        return self._depth > 0
+
+    def __enter__(self) -> None:
+        if threading.get_ident() == self._main:
+            self._depth += 1
+
+    def __exit__(self, kind: object, _error: object, _trace: object) -> None:
+        if threading.get_ident() != self._main:
+            return
+        self._depth -= 1
+        if self._noted and not self._depth:
+            self._noted = False
+            if kind is None:
+                self._on_interrupt()

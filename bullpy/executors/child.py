@@ -1,4 +1,4 @@
-"""The child process: `python -m bullpy.executors.child FD`.
+"""The child process: `python -m bullpy.executors.child SOCKET MARKER`.
 
 It imports the processors, then runs one job at a time until its worker closes the socket. It
 needs neither redis nor bullmq, so that it starts quickly and stays small: this module and those
@@ -13,6 +13,7 @@ import os
 import signal
 import socket
 import sys
+import threading
 from collections.abc import Callable
 from types import FrameType
 from typing import Any, NoReturn, cast
@@ -26,6 +27,9 @@ from bullpy.executors.target import Target
 from bullpy.executors.wire import error_from_wire, error_to_wire
 from bullpy.payloads import Payload
 from bullpy.types import StopReason
+
+EXIT_HUNG_UP = 181
+"""The exit code of a child whose processor has closed the connection to the worker."""
 
 
 class Loaded:
@@ -48,6 +52,7 @@ class Loaded:
         allow = (
             standins.forbid_starting(cast("str", self._target.file)) if self._is_script else None
         )
+        known = self._target.module in sys.modules
         try:
             function = self._target.load()
             self._payload = Payload.of(function)
@@ -55,6 +60,9 @@ class Loaded:
             self._function = function
         except BaseException as error:  # noqa: BLE001 - told to the worker
             self.error = error_to_wire(error)
+            if not known:
+                # To be read anew at the next try.
+                sys.modules.pop(self._target.module, None)
         finally:
             if allow is not None:
                 allow()
@@ -74,15 +82,20 @@ class Child:
 
     Args:
         sock: The socket to the worker.
+        marker: See `serve`.
     """
 
-    def __init__(self, sock: socket.socket) -> None:
+    def __init__(self, sock: socket.socket, marker: int) -> None:
+        self._marker = marker
+        self._begun = 0
+        self._interrupted = False
         self._pid = os.getpid()
         self._channel = Channel(sock, self._stopped, self._interrupt)
         self._processors: list[Loaded] = []
         self._job: ChildJob[Any] | None = None
         self._inside = False
         self._cancel: Callable[[], object] | None = None
+        self._early_stop: dict[str, Any] | None = None
 
     def main(self) -> NoReturn:
         """Serve until the worker closes the socket."""
@@ -99,8 +112,7 @@ class Child:
             # behind must not keep the process alive.
             pass
         except errors.WorkerStateError:
-            # The processor has closed the connection; the worker has noticed.
-            os._exit(1)
+            os._exit(EXIT_HUNG_UP)
         _flush()
         os._exit(0)
 
@@ -135,17 +147,27 @@ class Child:
         job = self._job = ChildJob(
             order["fields"], codec.loads(data), self._ask, self._channel.poll_if_free
         )
+        # From here on the job counts as begun, and its end as its own.
+        self._begun += 1
+        os.lseek(self._marker, self._begun, os.SEEK_SET)
+        self._interrupted = False
+        early, self._early_stop = self._early_stop, None
+        if early is not None and early["job"] == job.id:
+            job.request_stop(StopReason(early["reason"]), early["text"])
         # The processor of an earlier job may have taken the signal for itself.
         signal.signal(signal.SIGTERM, self._terminated)
         lift = _limit_memory(order.get("address_space"))
         answer, reply = self._outcome(processor, job)
-        lift()
+        is_lifted = lift()
         if os.getpid() != self._pid:
             # A processor that forked and let both processes return.
             os._exit(0)
         _flush()
         self._job = None
         self._channel.send(answer, reply)
+        if not is_lifted:
+            # The processor has lowered the limit for good; another child takes over.
+            raise EOFError
 
     def _outcome(self, processor: Loaded, job: ChildJob[Any]) -> tuple[int, bytes]:
         try:
@@ -167,7 +189,7 @@ class Child:
             return self._called_on_loop(processor, job)
         try:
             self._inside = True
-            if job.should_stop():
+            if job.stop_reason is not None:
                 raise self._stop_error()
             result = processor.call(job)
         finally:
@@ -188,7 +210,7 @@ class Child:
             assert task is not None
             loop = asyncio.get_running_loop()
             self._cancel = lambda: loop.call_soon_threadsafe(task.cancel)
-            if job.should_stop():
+            if job.stop_reason is not None:
                 raise self._stop_error()
             return await processor.call(job)
 
@@ -214,11 +236,18 @@ class Child:
     def _stopped(self, body: bytes) -> None:
         """A STOP frame: from now on the job's `should_stop()` is true."""
         wire: dict[str, Any] = codec.loads(body)
-        if self._job is not None and self._job.id == wire["job"]:
-            self._job.request_stop(StopReason(wire["reason"]), wire["text"])
+        if self._job is None or self._job.id != wire["job"]:
+            # It came together with its job.
+            self._early_stop = wire
+            return
+        self._job.request_stop(StopReason(wire["reason"]), wire["text"])
+        if self._interrupted and not self._channel.note_interrupt():
+            # The signal came first, and another thread reads: the main thread is to hear again.
+            signal.pthread_kill(cast("int", threading.main_thread().ident), signal.SIGTERM)
 
     def _terminated(self, _number: int, _frame: FrameType | None) -> None:
         """SIGTERM: end the processor with an exception, wherever it is."""
+        self._interrupted = True
         if not self._channel.note_interrupt():
             self._interrupt()
 
@@ -270,12 +299,15 @@ def _flush() -> None:
             pass  # the processor has closed or replaced it
 
 
-def _limit_memory(extra: int | None) -> Callable[[], None]:
+def _limit_memory(extra: int | None) -> Callable[[], bool]:
     """Let allocations fail that lead far beyond the memory limit.
 
     The worker watches the resident set, a few times a second. An allocation of gigabytes at
     once would take the machine's memory before it looks, so the address space is limited too,
     with room for what is mapped and never touched.
+
+    Returns:
+        Lifts the limit; tells whether it could.
     """
     if extra is None:
         return _nothing
@@ -289,14 +321,18 @@ def _limit_memory(extra: int | None) -> Callable[[], None]:
     except (OSError, ValueError):
         return _nothing  # no Linux, or a lower hard limit already
 
-    def lift() -> None:
-        resource.setrlimit(resource.RLIMIT_AS, before)
+    def lift() -> bool:
+        try:
+            resource.setrlimit(resource.RLIMIT_AS, before)
+        except (OSError, ValueError):
+            return False
+        return True
 
     return lift
 
 
-def _nothing() -> None:
-    pass
+def _nothing() -> bool:
+    return True
 
 
 def _log_to(channel: Channel, level: int) -> None:
@@ -309,7 +345,9 @@ def _log_to(channel: Channel, level: int) -> None:
                 text = self.format(record)
                 wire = {"name": record.name, "level": record.levelno, "text": text}
                 channel.send(Kind.LOG, codec.dumps(wire))
-            except Exception:  # noqa: BLE001 - logging must not end the processor
+            except (OSError, errors.BullpyError) as error:
+                if isinstance(error, errors.JobLimitError | errors.JobCancelledError):
+                    raise  # the job is to end, wherever it is
                 self.handleError(record)
 
     root = logging.getLogger()
@@ -332,18 +370,30 @@ def die_with_parent(parent: int) -> None:
         os._exit(1)
 
 
-def serve(descriptor: int) -> NoReturn:
-    """Run jobs that arrive on this socket, as the only purpose of the process."""
-    for stream in (sys.stdout, sys.stderr):
-        # Line by line, so that nothing is lost in a crash.
-        cast("Any", stream).reconfigure(line_buffering=True, errors="backslashreplace")
+def serve(descriptor: int, marker: int) -> NoReturn:
+    """Run jobs that arrive on this socket, as the only purpose of the process.
+
+    Args:
+        descriptor: The socket.
+        marker: A file whose position tells the worker how many jobs were begun: it shares the
+            position with this process, and learns so without a frame for each job whether a
+            child that has died had begun its last one.
+    """
+    # Anew, because those of a fork server may be of another kind; and line by line, so that
+    # nothing is lost in a crash.
+    for name, number in (("stdout", 1), ("stderr", 2)):
+        stream = open(  # noqa: SIM115 - for as long as the process lives
+            number, "w", buffering=1, errors="backslashreplace", closefd=False
+        )
+        setattr(sys, name, stream)
     # A descriptor of its own: the processor may close or replace stderr.
     stderr = os.dup(2)
     faulthandler.enable(stderr)
     faulthandler.register(signal.SIGUSR1, stderr)
-    os.set_inheritable(descriptor, False)
-    Child(socket.socket(fileno=descriptor)).main()
+    for number in (descriptor, marker):
+        os.set_inheritable(number, False)
+    Child(socket.socket(fileno=descriptor), marker).main()
 
 
 if __name__ == "__main__":
-    serve(int(sys.argv[1]))
+    serve(int(sys.argv[1]), int(sys.argv[2]))

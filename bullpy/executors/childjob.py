@@ -22,7 +22,7 @@ class ChildJob(JobFields[T]):
     Redis has answered. In an `async def` processor the same calls are awaited.
     """
 
-    def __init__(self, fields: dict[str, Any], data: T, call: Call, poll: Callable[[], None]):
+    def __init__(self, fields: dict[str, Any], data: T, call: Call, poll: Callable[[], object]):
         vars(self).update(fields)
         self.data = data
         self._call = call

@@ -20,8 +20,8 @@ from bullpy.executors import child, frames, groups
 from bullpy.executors.frames import Kind
 from bullpy.executors.wire import error_to_wire
 
-_DESCRIPTORS = 3
-"""Of a FORK: the child's socket, stdout and stderr."""
+_DESCRIPTORS = 4
+"""Of a FORK: the child's socket, marker, stdout and stderr."""
 
 
 class Server:
@@ -86,16 +86,16 @@ class Server:
         self._sock.sendall(frames.frame(Kind.READY, codec.dumps(failure)))
 
     def _fork(self) -> None:
-        sock, stdout, stderr = (self._descriptors.popleft() for _ in range(_DESCRIPTORS))
+        descriptors = [self._descriptors.popleft() for _ in range(_DESCRIPTORS)]
         pid = os.fork()
         if pid == 0:
-            self._become_child(sock, stdout, stderr)
-        for descriptor in (sock, stdout, stderr):
+            self._become_child(*descriptors)
+        for descriptor in descriptors:
             os.close(descriptor)
         self._children.add(pid)
         self._sock.sendall(frames.frame(Kind.FORKED, str(pid).encode()))
 
-    def _become_child(self, sock: int, stdout: int, stderr: int) -> NoReturn:
+    def _become_child(self, sock: int, marker: int, stdout: int, stderr: int) -> NoReturn:
         signal.set_wakeup_fd(-1)
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
         signal.signal(signal.SIGTERM, signal.SIG_DFL)
@@ -107,7 +107,9 @@ class Server:
         os.close(stdout)
         os.close(stderr)
         try:
-            child.serve(sock)
+            child.serve(sock, marker)
+        except BaseException as error:  # noqa: BLE001 - a child never returns into the server
+            sys.excepthook(type(error), error, error.__traceback__)
         finally:
             os._exit(1)
 

@@ -68,6 +68,9 @@ def two_of(body: bytes) -> tuple[bytes, bytes]:
     return body[start : start + size], body[start + size :]
 
 
+_KINDS = frozenset(Kind)
+
+
 class Splitter:
     """Cuts a stream of bytes into frames."""
 
@@ -79,11 +82,17 @@ class Splitter:
         self._buffer += data
 
     def next(self) -> tuple[int, bytes] | None:
-        """The next whole frame, None when there is none yet."""
+        """The next whole frame, None when there is none yet.
+
+        Raises:
+            ValueError: What was fed is no frame.
+        """
         buffer = self._buffer
         if len(buffer) < HEADER.size:
             return None
         kind, size = HEADER.unpack_from(buffer)
+        if kind not in _KINDS:
+            raise ValueError(f"{kind} is no kind of frame")
         end = HEADER.size + size
         if len(buffer) < end:
             return None

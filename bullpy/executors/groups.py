@@ -10,11 +10,13 @@ CAN_LOOK = hasattr(os, "waitid")
 
 
 def kill(pid: int) -> None:
-    """Kill the group of this leader, which must not have been waited for yet."""
-    try:
-        os.killpg(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        pass  # all gone; macOS gives EPERM for a group of zombies
+    """Kill a child and its group; it must not have been waited for yet."""
+    # The child itself too: it may have left its group.
+    for send in (os.killpg, os.kill):
+        try:
+            send(pid, signal.SIGKILL)
+        except (ProcessLookupError, PermissionError):
+            pass  # all gone; macOS gives EPERM for a group of zombies
 
 
 def has_ended(pid: int) -> bool:

@@ -8,6 +8,7 @@ import logging
 import os
 import signal
 import socket
+import sys
 import time
 from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
@@ -15,11 +16,13 @@ from typing import Any, cast
 
 from typing_extensions import override
 
-from bullpy import codec
+from bullpy import codec, errors
 from bullpy.executors import frames
+from bullpy.executors.child import EXIT_HUNG_UP
 from bullpy.executors.frames import Kind
 from bullpy.executors.launch import Launched, Launcher
 from bullpy.executors.output import Output
+from bullpy.executors.wire import error_to_wire
 
 log = logging.getLogger("bullpy.executors")
 
@@ -46,12 +49,14 @@ class Exit:
     Attributes:
         code: Its exit code, or minus the number of the signal that killed it; None if it could
             not be found out.
-        hung_up: It closed its socket and went on, so that it had to be killed.
+        hung_up: Its processor closed the socket, or wrote to it what is no frame.
+        had_begun: It had begun the last job that it was given.
         tail: The last lines that it wrote to stderr.
     """
 
     code: int | None
     hung_up: bool
+    had_begun: bool
     tail: str
 
 
@@ -84,9 +89,11 @@ class Handle(asyncio.Protocol):
         self._transport: asyncio.Transport | None = None
         self._launched: Launched | None = None
         self._output: Output | None = None
+        self._marker = -1
         self._reaping: asyncio.Task[None] | None = None
         self._killing: asyncio.TimerHandle | None = None
         self._killed = False
+        self._hung_up = False
 
     async def start(self, launcher: Launcher, init: dict[str, Any]) -> None:
         """Launch it.
@@ -97,11 +104,15 @@ class Handle(asyncio.Protocol):
         ours, theirs = socket.socketpair()
         pipes = [*os.pipe(), *os.pipe()]
         stdout, their_stdout, stderr, their_stderr = pipes
+        # Any file does: only its position is used, which both processes share.
+        self._marker = os.open(sys.executable, os.O_RDONLY)
         try:
             with theirs:
-                self._launched = await launcher.launch(theirs, their_stdout, their_stderr)
+                self._launched = await launcher.launch(
+                    theirs, their_stdout, their_stderr, self._marker
+                )
         except BaseException:
-            for descriptor in (stdout, stderr):
+            for descriptor in (stdout, stderr, self._marker):
                 os.close(descriptor)
             ours.close()
             raise
@@ -173,8 +184,6 @@ class Handle(asyncio.Protocol):
         finally:
             self._reply = self._answer = None
             output.job = {}
-            for call in self._calls:
-                call.cancel()
 
     def tail(self) -> str:
         """The last lines of stderr of the running job."""
@@ -218,6 +227,10 @@ class Handle(asyncio.Protocol):
         """Wait for its end."""
         return await asyncio.shield(self._exit)
 
+    def on_end(self, call: Callable[[], object]) -> None:
+        """Call this when it has ended; soon, if it has already."""
+        self._exit.add_done_callback(lambda _: call())
+
     def look(self) -> None:
         """Notice that it has ended although its socket is open: a process it forked has it."""
         if self._launched is not None and self._transport is not None and self._launched.ended():
@@ -232,6 +245,14 @@ class Handle(asyncio.Protocol):
     @override
     def data_received(self, data: bytes) -> None:
         self._splitter.feed(data)
+        try:
+            self._take()
+        except ValueError:
+            log.warning("a processor wrote to the connection of its child process %d", self.pid)
+            self._hung_up = True
+            self.kill_now()
+
+    def _take(self) -> None:
         while (found := self._splitter.next()) is not None:
             kind, body = found
             if kind in (Kind.RESULT, Kind.ERROR):
@@ -261,7 +282,7 @@ class Handle(asyncio.Protocol):
         reply: dict[str, Any]
         if self._answer is None:
             # A thread that the last job left behind.
-            reply = {"value": None}
+            reply = {"error": error_to_wire(errors.JobStateError("The job is over."))}
         else:
             reply = await self._answer(asked["method"], asked["args"])
         self._write(frames.frame(Kind.REPLY, number + codec.dumps(reply)))
@@ -277,24 +298,22 @@ class Handle(asyncio.Protocol):
 
     async def _reap(self) -> None:
         launched, output = cast("Launched", self._launched), cast("Output", self._output)
-        hung_up = False
         if not self._killed:
-            hung_up = not await _until(launched.ended, EXIT_WAIT)
+            self._hung_up = not await _until(launched.ended, EXIT_WAIT)
         if self._killing is not None:
             self._killing.cancel()
         launched.kill()
-        code: int | None = None
-
-        def reaped() -> bool:
-            nonlocal code
-            code = launched.reap()
-            return code is not None
-
-        if not await _until(reaped, REAP_WAIT):
+        if not await _until(lambda: launched.reap() is not None, REAP_WAIT):
             log.error("process %d does not end although it was killed", launched.pid)
         output.drain()
         output.close()
-        ended = Exit(code, hung_up, output.tail())
+        code = launched.reap()
+        hung_up = self._hung_up or code == EXIT_HUNG_UP
+        had_begun = os.lseek(self._marker, 0, os.SEEK_CUR) >= self.jobs
+        os.close(self._marker)
+        for call in self._calls:
+            call.cancel()
+        ended = Exit(code, hung_up, had_begun, output.tail())
         self._exit.set_result(ended)
         error = ChildEndedError(ended)
         for future in (self._ready, self._reply):

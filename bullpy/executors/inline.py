@@ -15,6 +15,9 @@ class InlineExecutor:
     async def start(self) -> None:
         """Nothing to prepare."""
 
+    async def ready(self) -> None:
+        """It always is."""
+
     async def run(self, processor: Processor, job: Job[Any], args: tuple[Any, ...]) -> Any:
         """Call the processor, and await it if it is to be awaited."""
         result = processor.target(job, *args)

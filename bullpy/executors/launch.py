@@ -9,7 +9,7 @@ import socket
 import subprocess
 import sys
 import sysconfig
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Protocol, cast
 
@@ -57,7 +57,7 @@ class Launcher(Protocol):
         """Get ready to launch. Raises errors.ProcessorError where that is impossible."""
         ...
 
-    async def launch(self, sock: socket.socket, stdout: int, stderr: int) -> Launched:
+    async def launch(self, sock: socket.socket, stdout: int, stderr: int, marker: int) -> Launched:
         """Start a child with these; the caller closes them afterwards."""
         ...
 
@@ -77,9 +77,10 @@ class Spawner:
     async def start(self) -> None:
         """Nothing to prepare."""
 
-    async def launch(self, sock: socket.socket, stdout: int, stderr: int) -> Launched:
+    async def launch(self, sock: socket.socket, stdout: int, stderr: int, marker: int) -> Launched:
         """Start an interpreter; see `Launcher`."""
-        return _Spawned(_popen("bullpy.executors.child", sock, stdout, stderr))
+        descriptors = (sock.fileno(), marker)
+        return _Spawned(_popen("bullpy.executors.child", descriptors, stdout, stderr))
 
     async def close(self) -> None:
         """Nothing to give back."""
@@ -99,7 +100,9 @@ class _Spawned:
         return self._process.poll()
 
     def signal(self, number: int) -> None:
-        self._process.send_signal(number)
+        # Not send_signal(): it takes a zombie away, and `kill` could not reach its group.
+        if not self.ended():
+            os.kill(self.pid, number)
 
     def kill(self) -> None:
         if self._process.returncode is None:
@@ -124,6 +127,7 @@ class ForkServer:
         self._process: subprocess.Popen[bytes] | None = None
         self._sock: socket.socket | None = None
         self._answers: _Answers | None = None
+        self._reaping: set[asyncio.Task[int]] = set()
         self._turn = asyncio.Lock()
 
     @property
@@ -141,11 +145,14 @@ class ForkServer:
         await self.close()
         ours, theirs = socket.socketpair()
         with theirs:
-            self._process = _popen("bullpy.executors.forking", theirs, None, None)
+            self._process = _popen("bullpy.executors.forking", (theirs.fileno(),), None, None)
         # Transports send no descriptors: those go over a duplicate of the socket.
         self._sock = ours.dup()
         loop = asyncio.get_running_loop()
-        _, self._answers = await loop.create_unix_connection(_Answers, sock=ours)
+        process = self._process
+        _, self._answers = await loop.create_unix_connection(
+            lambda: _Answers(lambda: self._reap(process)), sock=ours
+        )
         self._sock.setblocking(False)
         wire = {**self._surroundings, "preload": self._preload, "parent": os.getpid()}
         self._answers.write(frames.frame(Kind.INIT, codec.dumps(wire)))
@@ -167,37 +174,43 @@ class ForkServer:
                 fix="Install it, or correct its name.",
             )
 
-    async def launch(self, sock: socket.socket, stdout: int, stderr: int) -> Launched:
+    async def launch(self, sock: socket.socket, stdout: int, stderr: int, marker: int) -> Launched:
         """Fork a child; see `Launcher`."""
         async with self._turn:
-            if self._answers is None or self._answers.lost:
+            if self._answers is None or self._answers.gone.is_set():
                 # It crashed, and took its children along.
                 await self.start()
             assert self._answers is not None
             assert self._sock is not None
-            descriptors = [sock.fileno(), stdout, stderr]
+            descriptors = [sock.fileno(), marker, stdout, stderr]
             socket.send_fds(self._sock, [frames.frame(Kind.FORK)], descriptors)
             return _Forked(int(await self._answers.next(Kind.FORKED)), self._answers)
 
     async def close(self) -> None:
         """End the server; its idle children have ended before."""
-        process, self._process = self._process, None
         if self._sock is not None:
             self._sock.close()
         if self._answers is not None:
             self._answers.close()
-        self._sock = self._answers = None
-        if process is not None:
-            process.kill()
-            await asyncio.to_thread(process.wait)
+            await self._answers.gone.wait()
+            await asyncio.gather(*self._reaping)
+        self._sock = self._answers = self._process = None
+
+    def _reap(self, process: subprocess.Popen[bytes]) -> None:
+        """Its socket has ended, and so does the server."""
+        process.kill()
+        task = asyncio.create_task(asyncio.to_thread(process.wait))
+        self._reaping.add(task)
+        task.add_done_callback(self._reaping.discard)
 
 
 class _Answers(asyncio.Protocol):
     """What a fork server says: new children, and those that have ended."""
 
-    def __init__(self) -> None:
+    def __init__(self, on_lost: Callable[[], None]) -> None:
+        self._on_lost = on_lost
         self.codes: dict[int, int] = {}
-        self.lost = False
+        self.gone = asyncio.Event()
         self._transport: asyncio.WriteTransport | None = None
         self._splitter = frames.Splitter()
         self._said: dict[int, asyncio.Queue[bytes | None]] = {
@@ -206,7 +219,7 @@ class _Answers(asyncio.Protocol):
         }
 
     async def next(self, kind: int) -> bytes:
-        body = None if self.lost else await self._said[kind].get()
+        body = None if self.gone.is_set() else await self._said[kind].get()
         if body is None:
             raise ConnectionError("the fork server has ended")
         return body
@@ -233,9 +246,10 @@ class _Answers(asyncio.Protocol):
                 self._said[kind].put_nowait(body)
 
     def connection_lost(self, exc: Exception | None) -> None:
-        self.lost = True
+        self.gone.set()
         for queue in self._said.values():
             queue.put_nowait(None)
+        self._on_lost()
 
 
 class _Forked:
@@ -250,7 +264,7 @@ class _Forked:
     def reap(self) -> int | None:
         if self._code is None:
             self._code = self._answers.codes.pop(self.pid, None)
-            if self._code is None and self._answers.lost:
+            if self._code is None and self._answers.gone.is_set():
                 # Its children are killed with it, and nobody learns how each one ended.
                 self._code = -signal.SIGKILL
         return self._code
@@ -265,16 +279,16 @@ class _Forked:
 
 
 def _popen(
-    module: str, sock: socket.socket, stdout: int | None, stderr: int | None
+    module: str, descriptors: tuple[int, ...], stdout: int | None, stderr: int | None
 ) -> subprocess.Popen[bytes]:
-    """Run one of our modules in a new interpreter, with a socket."""
+    """Run one of our modules in a new interpreter, with these descriptors as its arguments."""
     return subprocess.Popen(
         # -P: a logging.py in the current folder must not hide the standard library's.
-        [sys.executable, "-P", "-m", module, str(sock.fileno())],
+        [sys.executable, "-P", "-m", module, *map(str, descriptors)],
         stdin=subprocess.DEVNULL,
         stdout=stdout,
         stderr=stderr,
-        pass_fds=(sock.fileno(),),
+        pass_fds=descriptors,
         env=_environment(),
         # A group of its own: Ctrl-C in a terminal is for the worker, which ends its children.
         process_group=0,

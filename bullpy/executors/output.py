@@ -27,6 +27,9 @@ TAIL_LINES = 40
 
 _CHUNK = 2**16
 
+_PIPE = 2**18
+"""Bytes that a pipe may hold; Linux and macOS give it 64 KiB unless asked for more."""
+
 
 class Output:
     """Reads both streams of a child.
@@ -65,11 +68,14 @@ class Output:
     def drain(self) -> None:
         """Read what is there, so that it belongs to the job that just ended."""
         for stream in self._streams:
-            while stream.is_open and self._read_now < BYTES_PER_LOOK and self._read(stream):
-                pass
+            # No more than a full pipe, or a process that the job left behind could go on.
+            for _ in range(_PIPE // _CHUNK):
+                if not stream.is_open or not self._read(stream):
+                    break
             if stream.partial:
                 self._line(stream, stream.partial)
-                stream.partial = b""
+            stream.partial = b""
+            stream.cut = False
 
     def close(self) -> None:
         """Read no more."""
@@ -116,11 +122,14 @@ class Output:
         *lines, rest = data.split(b"\n", max(room, 0))
         for line in lines:
             self._line(stream, line)
-        if rest.count(b"\n"):
+        more = rest.count(b"\n")
+        if more:
             # A flood: only its end is of use, where the process crashes.
-            middle, *lines = rest.rsplit(b"\n", TAIL_LINES + 1)
+            lines = rest.rsplit(b"\n", TAIL_LINES + 1)
+            if more > TAIL_LINES:
+                self._left_out += lines.pop(0).count(b"\n") + 1
+                stream.cut = False
             rest = lines.pop()
-            self._left_out += middle.count(b"\n") + 1
             for line in lines:
                 self._line(stream, line)
         if len(rest) > LONGEST_LINE and not stream.cut:

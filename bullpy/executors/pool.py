@@ -56,6 +56,7 @@ class Pool:
         self._waiting: deque[asyncio.Future[Handle]] = deque()
         self._failures = 0
         self._pause_until = 0.0
+        self._tried = asyncio.Event()
         self._closed = False
 
     @property
@@ -66,6 +67,10 @@ class Pool:
     def start(self) -> None:
         """Start the early ones, without waiting for them."""
         self._fill()
+
+    async def ready(self) -> None:
+        """Wait until a child is ready, or the start of one has failed."""
+        await self._tried.wait()
 
     async def take(self) -> Handle:
         """A child that is ready for a job; give it back afterwards.
@@ -162,7 +167,15 @@ class Pool:
             raise
         self._failures = 0
         self._pause_until = 0.0
+        self._tried.set()
+        child.on_end(lambda: self._lost(child))
         self._offer(child)
+
+    def _lost(self, child: Handle) -> None:
+        """A child has ended; one that was idle is replaced before it is missed."""
+        if child in self._idle:
+            self._idle.remove(child)
+            self._fill()
 
     async def _failed(self, child: Handle, error: Exception) -> None:
         """Tell one who waits, so that one job is affected, and go slowly from here on."""
@@ -174,6 +187,7 @@ class Pool:
         self._leave(child)
         failure = _start_error(error, self._settings.child_start_timeout, tail)
         log.error("%s", failure, extra={"code": failure.code})
+        self._tried.set()
         while self._waiting:
             waiting = self._waiting.popleft()
             if not waiting.done():
@@ -205,8 +219,7 @@ class Pool:
         if child.pid == 0:
             return
         self._leaving.add(child)
-        gone = asyncio.ensure_future(child.ended())
-        gone.add_done_callback(lambda _: self._leaving.discard(child))
+        child.on_end(lambda: self._leaving.discard(child))
 
 
 def _start_error(error: Exception, timeout: float, tail: str) -> errors.ChildStartError:

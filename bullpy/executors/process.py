@@ -96,6 +96,10 @@ class ProcessExecutor:
         await self._launcher.start()
         self._pool.start()
 
+    async def ready(self) -> None:
+        """Wait until a child can be given a job, or starting one has failed."""
+        await self._pool.ready()
+
     async def run(self, processor: Processor, job: Job[Any], args: tuple[Any, ...]) -> Any:
         """Run the job in a free child; gives its result as JSON.
 
@@ -106,15 +110,24 @@ class ProcessExecutor:
             errors.BullpyError: What the processor raised.
         """
         del args
-        child = await self._pool.take()
-        try:
-            return await self._run_in(child, processor, job)
-        except asyncio.CancelledError:
-            # Whoever waited for the job is gone, so nothing may go on for it.
-            child.kill_now()
-            raise
-        finally:
-            self._pool.give_back(child)
+        while True:
+            child = await self._pool.take()
+            try:
+                return await self._run_in(child, processor, job)
+            except _NotBegunError:
+                # The child had died while it was idle; the job takes no blame for it.
+                continue
+            except errors.ChildCrashedError as error:
+                crash = error
+            except asyncio.CancelledError:
+                # Whoever waited for the job is gone, so nothing may go on for it.
+                child.kill_now()
+                raise
+            finally:
+                self._pool.give_back(child)
+            # Only now: the next child need not wait for Redis.
+            await _tell_log(job, crash)
+            raise crash
 
     async def close(self) -> None:
         """End all children."""
@@ -139,10 +152,10 @@ class ProcessExecutor:
                 context,
             )
         except ChildEndedError as ended:
+            if not ended.exit.had_begun and job.stop_reason is None:
+                raise _NotBegunError from None
             error = ladder.exceeded or _ended_error(job, ended.exit, killed=child.was_killed)
             error.trace = _trace(error, ended.exit.tail)
-            if isinstance(error, errors.ChildCrashedError):
-                await _tell_log(job, error)
             raise error from None
         finally:
             ladder.close()
@@ -163,7 +176,7 @@ class ProcessExecutor:
             failure = errors.ChildStartError(
                 f"{processor.name} could not be loaded in a child process: {wire['load']['text']}",
                 cause="Its module cannot be imported there, although it can in the worker.",
-                fix="Restart the worker if the file has changed; else look at the traceback.",
+                fix="Look at the traceback.",
             )
             failure.trace = wire["load"]["trace"]
             return failure
@@ -178,6 +191,10 @@ class ProcessExecutor:
             refused.trace = getattr(error, "trace", None)
             return refused
         return error
+
+
+class _NotBegunError(Exception):
+    """The child ended before it began the job."""
 
 
 async def _answer(job: Job[Any], method: str, args: list[Any]) -> dict[str, Any]:
@@ -210,7 +227,7 @@ def _how(ended: Exit) -> tuple[str, str]:
     if ended.hung_up:
         return (
             "closed its connection",
-            "The processor closed file descriptors that are not its own.",
+            "The processor closed, or wrote to, file descriptors that are not its own.",
         )
     if code is None:
         return "ended", "How it ended could not be found out."

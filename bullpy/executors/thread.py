@@ -34,6 +34,9 @@ class ThreadExecutor:
     async def start(self) -> None:
         """Nothing to prepare."""
 
+    async def ready(self) -> None:
+        """It always is."""
+
     async def run(self, processor: Processor, job: Job[Any], args: tuple[Any, ...]) -> Any:
         """Run the processor in a thread and wait for it; the event loop stays free."""
         loop = asyncio.get_running_loop()

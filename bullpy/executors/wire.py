@@ -19,10 +19,14 @@ def error_to_wire(error: BaseException) -> dict[str, Any]:
     ours = next((kind for kind in type(error).__mro__ if kind.__module__ == _OURS), None)
     wire: dict[str, Any] = {
         "text": errors.describe(error)[:LONGEST_TEXT],
-        "kinds": [kind.__name__ for kind in type(error).__mro__],
+        "kinds": list(errors.kinds(error)),
         "trace": _trace(error),
     }
-    if ours is not None and isinstance(error, errors.BullpyError):
+    if (
+        ours is not None
+        and isinstance(error, errors.BullpyError)
+        and ours is not errors.RemoteError
+    ):
         wire["ours"] = ours.__name__
         wire["parts"] = [error.message, error.cause, error.fix]
         wire["extra"] = {
@@ -50,9 +54,13 @@ def error_from_wire(wire: dict[str, Any]) -> errors.BullpyError:
 def _trace(error: BaseException) -> str | None:
     """The traceback as text, without the frames that lead to the processor and back."""
     if error.__traceback__ is None and error.__cause__ is None:
-        return None
+        return error.trace if isinstance(error, errors.JobError) else None
     whole = traceback.TracebackException.from_exception(error)
     ours = str(Path(__file__).parent)
     frames = [frame for frame in whole.stack if not frame.filename.startswith(ours)]
     whole.stack = traceback.StackSummary.from_list(frames)
-    return "".join(whole.format())[:LONGEST_TEXT]
+    text = "".join(whole.format())
+    if isinstance(error, errors.RemoteError) and error.trace is not None:
+        # It has crossed the border before.
+        text = f"{error.trace}\nThe above happened in the worker, for this call:\n\n{text}"
+    return text[:LONGEST_TEXT]

@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 import time
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -76,6 +77,95 @@ def test_imports_are_compared() -> None:
     assert result["median_ms"]["bullpy_help"] > 0
 
 
+SHORT_ISOLATION = [
+    *("--jobs", "60", "--calls", "20", "--starts", "1", "--crashes", "1"),
+    *("--busy", "2", "--rounds", "1"),
+]
+
+
+@pytest.fixture(scope="module")
+def isolation() -> dict[str, Any]:
+    (result,) = run("isolation.py", *SHORT_ISOLATION)
+    return result
+
+
+def test_isolation_reports_all_that_it_measures(isolation: dict[str, Any]) -> None:
+    result = isolation
+    assert result["notes"] == {}
+    direct = {"bullpy_direct_process", "bullpy_direct_thread", "futures", "pebble"}
+    assert set(result["calls"]) == {*direct, "overhead_ms"}
+    for name in direct:
+        assert 0 < result["calls"][name]["median_ms"] <= result["calls"][name]["p99_ms"]
+    queued = {f"{whose}_{where}" for whose in ("bullpy", "node") for where in ("process", "thread")}
+    assert queued | {"bullpy_loop", "node_loop"} <= set(result["queue"])
+    for name in queued:
+        assert result["queue"][name]["ms_per_job"] > 0
+        assert result["throughput"][name]["jobs_per_second"] > 0
+    assert result["throughput"]["ratio_node"] > 0
+    workers = {"bullpy_process", "bullpy_preload", "node_process", "node_thread"}
+    pools = {"bullpy_direct_process", "bullpy_direct_preload"}
+    pools |= {f"{whose}{how}" for whose in ("futures", "pebble") for how in ("", "_spawn")}
+    assert set(result["first_call"]) == set(result["respawn"]) == workers | pools
+    for name in workers | pools:
+        assert result["first_call"][name]["start_to_first_ms"] > 0
+        assert result["respawn"][name]["crash_to_next_ms"] > 0
+    for name in workers:
+        assert result["first_call"][name]["ready_to_first_ms"] > 0
+        assert result["first_call"][name]["warm_ms"] > 0
+    for name in workers | pools | direct:
+        assert result["versions"][name]
+
+
+def test_isolation_loses_no_lock_while_children_are_busy(isolation: dict[str, Any]) -> None:
+    for name in ("bullpy_process", "bullpy_thread", "futures"):
+        lag = isolation["loop_lag"][name]
+        assert 0 < lag["p50_ms"] <= lag["p99_ms"] <= lag["max_ms"]
+    lag = isolation["loop_lag"]["bullpy_process"]
+    assert lag["events"] == {"completed": 4, "failed": 0, "stalled": 0, "lockRenewalFailed": 0}
+    assert lag["each_job_once"] is True
+
+
+def test_isolation_measures_only_what_is_asked_for() -> None:
+    (result,) = run("isolation.py", "--only", "queue", "--jobs", "40", "--rounds", "2")
+    assert "calls" not in result
+    assert len(result["each_round"]["queue"]["bullpy_process"]["ms_per_job"]) == 2
+
+
+@pytest.mark.parametrize(
+    ("arguments", "after", "count"),
+    [
+        # The server, the worker, and what keeps both cores busy.
+        (["--only", "loop_lag", "--busy", "60"], "", 4),
+        # The server, the worker process, and a child of concurrent.futures.
+        (["--only", "calls", "--calls", "20000"], "calls bullpy_direct_thread", 3),
+    ],
+    ids=["busy children", "pool"],
+)
+def test_an_interrupted_isolation_benchmark_leaves_no_child_behind(
+    arguments: list[str], after: str, count: int
+) -> None:
+    process = subprocess.Popen(
+        [sys.executable, "benchmarks/isolation.py", *arguments],
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+    try:
+        assert process.stderr is not None
+        while after and not process.stderr.readline().startswith(after):
+            assert process.poll() is None
+        found = wait_for(descendants_of, process.pid, count)
+        process.send_signal(signal.SIGTERM)
+        process.communicate(timeout=60)
+        wait_until_gone(found)
+    finally:
+        process.kill()
+        # Closes the pipes too.
+        process.communicate()
+    assert process.returncode == 130
+
+
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
 def test_an_interrupted_benchmark_leaves_no_process_behind(number: signal.Signals) -> None:
     process = subprocess.Popen(
@@ -85,7 +175,8 @@ def test_an_interrupted_benchmark_leaves_no_process_behind(number: signal.Signal
         stderr=subprocess.PIPE,
     )
     try:
-        children = wait_for_children(process.pid, 7)
+        # The server and six workers.
+        children = wait_for(children_of, process.pid, 7)
         process.send_signal(number)
         process.communicate(timeout=60)
     finally:
@@ -95,24 +186,45 @@ def test_an_interrupted_benchmark_leaves_no_process_behind(number: signal.Signal
     assert not [pid for pid in children if is_alive(pid)]
 
 
-def wait_for_children(pid: int, count: int) -> list[int]:
-    """The server and six workers."""
+def wait_for(find: Callable[[int], list[int]], pid: int, count: int) -> list[int]:
+    """So many children, or descendants."""
     deadline = time.monotonic() + 60
     while time.monotonic() < deadline:
-        found = children_of(pid)
+        found = find(pid)
         if len(found) >= count:
             return found
         time.sleep(0.05)
-    raise AssertionError(f"not {count} children within 60 s: {children_of(pid)}")
+    raise AssertionError(f"not {count} processes within 60 s: {find(pid)}")
+
+
+def wait_until_gone(pids: list[int]) -> None:
+    """A child notices the end of its worker a moment later."""
+    deadline = time.monotonic() + 10
+    while left := {child for child, _ in all_processes()} & set(pids):
+        assert time.monotonic() < deadline, f"still there: {left}"
+        time.sleep(0.05)
 
 
 def children_of(pid: int) -> list[int]:
+    return [child for child, parent in all_processes() if parent == pid]
+
+
+def descendants_of(pid: int) -> list[int]:
+    listed = all_processes()
+    found = [pid]
+    for ancestor in found:
+        found += [child for child, parent in listed if parent == ancestor]
+    return found[1:]
+
+
+def all_processes() -> list[tuple[int, int]]:
+    """All processes, each with its parent; without those that have ended and wait for init."""
     listed = subprocess.run(
-        ["ps", "-A", "-o", "pid=,ppid="], capture_output=True, text=True, check=True
+        ["ps", "-A", "-o", "pid=,ppid=,stat="], capture_output=True, text=True, check=True
     )
-    pairs = [line.split() for line in listed.stdout.splitlines()]
+    rows = [line.split() for line in listed.stdout.splitlines()]
     # `ps` itself is a child of the test, not of the benchmark.
-    return [int(child) for child, parent in pairs if int(parent) == pid]
+    return [(int(child), int(parent)) for child, parent, state in rows if state[0] != "Z"]
 
 
 def is_alive(pid: int) -> bool:

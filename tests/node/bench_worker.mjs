@@ -1,12 +1,17 @@
 // The Node side of the benchmarks: bullmq 6, over the protocol of benchmarks/workers/common.py.
 //
-//   node bench_worker.mjs --url URL --queue NAME --mode process|add|latency
+//   node bench_worker.mjs --url URL --queue NAME --mode process|add|latency|first|crash
 //                         [--jobs N] [--concurrency N] [--auto-pipelining]
+//                         [--isolation loop|process|thread] [--scratch FOLDER]
 //
-// It prints {"event": "ready" | "start" | "done", ...} lines; "go" on stdin starts the measured
-// work, "stop" or the end of stdin ends the process.
+// With --isolation process or thread, bench_processor.mjs is a sandboxed processor.
+//
+// It prints {"event": "ready" | "start" | "done" | "measured", ...} lines; "go" on stdin starts
+// the measured work, "stop" or the end of stdin ends the process.
 
+import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
+import { join } from 'node:path';
 import { createInterface } from 'node:readline';
 import { parseArgs } from 'node:util';
 import { Queue, Worker } from 'bullmq6';
@@ -34,6 +39,8 @@ const { values } = parseArgs({
     jobs: { type: 'string', default: '0' },
     concurrency: { type: 'string', default: '1' },
     'auto-pipelining': { type: 'boolean', default: false },
+    isolation: { type: 'string', default: 'loop' },
+    scratch: { type: 'string', default: '.' },
   },
 });
 const jobs = Number(values.jobs);
@@ -62,6 +69,7 @@ function clockOffset() {
 
 let left = jobs;
 let started;
+let first;
 let cpu;
 
 function start() {
@@ -70,12 +78,94 @@ function start() {
 }
 
 function oneMore() {
+  if (left === jobs) first = (performance.now() - started) / 1000;
   left -= 1;
   if (left === 0) {
     const seconds = (performance.now() - started) / 1000;
     const used = process.cpuUsage(cpu);
-    say('done', { jobs, seconds, cpu: (used.user + used.system) / 1e6 });
+    say('done', { jobs, seconds, first, cpu: (used.user + used.system) / 1e6 });
   }
+}
+
+const PROCESSOR = new URL('./bench_processor.mjs', import.meta.url);
+const JOB_TIMEOUT = 30000;
+const monotonic = () => Number(process.hrtime.bigint()) / 1e6;
+
+function makeWorker(queue, processor, options = {}) {
+  const sandboxed = values.isolation !== 'loop';
+  const worker = new Worker(queue, sandboxed ? PROCESSOR : processor, {
+    connection, concurrency, useWorkerThreads: values.isolation === 'thread', ...options,
+  });
+  worker.on('error', (error) => process.stderr.write(`${error.stack}\n`));
+  return worker;
+}
+
+// A queue, its worker, and what becomes of the jobs, one at a time.
+async function makeLine(name, options = {}) {
+  const queue = new Queue(name, { connection });
+  await queue.waitUntilReady();
+  const worker = makeWorker(name, undefined, options);
+  const next = (event, take) => new Promise((resolve, reject) => {
+    const late = setTimeout(
+      () => reject(new Error(`no job ${event} within ${JOB_TIMEOUT} ms`)), JOB_TIMEOUT,
+    );
+    worker.once(event, (job, told) => { clearTimeout(late); resolve(take(told)); });
+  });
+  return {
+    worker,
+    add: (job, data = {}) => queue.add(job, data, { removeOnComplete: true, removeOnFail: true }),
+    result: () => next('completed', (value) => value),
+    failure: () => next('failed', () => monotonic()),
+    close: async () => { await worker.close(); await queue.close(); },
+  };
+}
+
+// Milliseconds to the first call: from the start of a worker, and from its being ready.
+async function measureFirst() {
+  const found = { start_to_first: [], ready_to_first: [], warm: [] };
+  for (let n = 0; n < jobs; n += 1) {
+    let line = await makeLine(`${values.queue}-start-${n}`, { autorun: false });
+    await line.worker.waitUntilReady();
+    await line.add('entered');
+    let result = line.result();
+    let since = monotonic();
+    line.worker.run();
+    found.start_to_first.push((await result) - since);
+    await line.close();
+
+    line = await makeLine(`${values.queue}-ready-${n}`);
+    await line.worker.waitUntilReady();
+    for (const what of ['ready_to_first', 'warm']) {
+      result = line.result();
+      since = monotonic();
+      await line.add('entered');
+      found[what].push((await result) - since);
+    }
+    await line.close();
+  }
+  return found;
+}
+
+// Milliseconds from a crash, and from its job's `failed`, to the next job's call.
+async function measureCrash() {
+  const found = { crash_to_next: [], noticed_to_next: [] };
+  const note = join(values.scratch, 'crashed');
+  const line = await makeLine(values.queue);
+  let result = line.result();
+  await line.add('entered');
+  await result;
+  for (let n = 0; n < jobs; n += 1) {
+    const failure = line.failure();
+    result = line.result();
+    await line.add('crash', { file: note });
+    await line.add('entered');
+    const noticed = await failure;
+    const entered = await result;
+    found.crash_to_next.push(entered - Number(readFileSync(note, 'utf8')));
+    found.noticed_to_next.push(entered - noticed);
+  }
+  await line.close();
+  return found;
 }
 
 const go = new Promise((resolve) => {
@@ -89,11 +179,8 @@ const go = new Promise((resolve) => {
 
 const modes = {
   async process() {
-    const worker = new Worker(values.queue, async () => ({ ok: 1 }), {
-      connection, concurrency, autorun: false,
-    });
+    const worker = makeWorker(values.queue, async () => ({ ok: 1 }), { autorun: false });
     worker.on('completed', oneMore);
-    worker.on('error', (error) => process.stderr.write(`${error.stack}\n`));
     await worker.waitUntilReady();
     sayReady();
     await go;
@@ -127,6 +214,18 @@ const modes = {
       }
     };
     await Promise.all(Array.from({ length: Math.min(jobs, concurrency) }, lane));
+  },
+
+  async first() {
+    sayReady();
+    await go;
+    say('measured', await measureFirst());
+  },
+
+  async crash() {
+    sayReady();
+    await go;
+    say('measured', await measureCrash());
   },
 };
 
