@@ -12,11 +12,14 @@ from collections.abc import Sequence
 from typing import Any
 
 from bullmq.backends.redis_backend import RedisBackend
+from bullmq.queue_keys import QueueKeys
 from bullmq.redis_connection import RedisConnection
 
 from bullpy import errors
 from bullpy.connection.client import PipeliningClient
+from bullpy.connection.clients import options_of
 from bullpy.connection.factory import SharedRedis, share
+from bullpy.connection.resolve import Target
 from bullpy.scripts import Commands, Scripts
 from bullpy.settings import RedisSettings
 
@@ -28,9 +31,11 @@ class BackendConnection(RedisConnection):
     # second; 7.0.8 and later also 1 ms. The worker blocks on a connection of its own.
     capabilities = {"canBlockFor1Ms": True, "canDoubleTimeout": True}
 
-    def __init__(self, settings: RedisSettings) -> None:
+    def __init__(self, settings: RedisSettings, key: str | None = None) -> None:
         # Not super().__init__(): it would create a client of its own.
         self.settings = settings
+        self.key = key
+        self.target = Target.of(settings, key)
         self.version = None
         self.skipVersionCheck = False
         self.commands = Commands(lambda: self.shared)
@@ -55,7 +60,7 @@ class BackendConnection(RedisConnection):
                 fix="Call it from an async function, for example under asyncio.run().",
             ) from None
         if self._shared is None or self._loop is not loop:
-            self._shared = share(self.settings)
+            self._shared = share(self.settings, key=self.key)
             self._loop = loop
         return self._shared
 
@@ -111,8 +116,20 @@ class Backend(RedisBackend):
         return f"{self.prefix}:{encoded}{suffix or ''}"
 
     def forQueue(self, queue_name: str, prefix: str | None = None) -> Backend:
-        """The same connection, another queue."""
-        return Backend(queue_name, self.connection, prefix or self.prefix, owns_connection=False)
+        """The same connection, another queue.
+
+        Raises:
+            errors.ConfigurationError: In a cluster, a queue whose keys are on another node.
+        """
+        made = Backend(queue_name, self.connection, prefix or self.prefix, owns_connection=False)
+        if Target.of(self.connection.settings, made.keys[""]) != self.connection.target:
+            raise errors.ConfigurationError(
+                f"The queues with prefix {made.prefix!r} and {self.prefix!r} may be on different "
+                "nodes of the cluster.",
+                cause="A flow is added in one transaction, which runs on one node.",
+                fix="Use the same prefix in braces for all queues of a flow.",
+            )
+        return made
 
     async def addJob(self, job: Any) -> str:
         """Add one job.
@@ -205,7 +222,8 @@ def backend_for(name: str, connection: object, prefix: str) -> Backend:
         errors.ConfigurationError: The queue's name or the connection is wrong.
     """
     check_queue_name(name)
-    return Backend(name, BackendConnection(redis_settings(connection)), prefix)
+    key = QueueKeys(prefix).getQueueQualifiedName(name)
+    return Backend(name, BackendConnection(redis_settings(connection), key), prefix)
 
 
 def redis_settings(connection: object) -> RedisSettings:
@@ -215,27 +233,9 @@ def redis_settings(connection: object) -> RedisSettings:
         connection: Settings, a URL, a mapping in redis-py's or ioredis' spelling, a redis-py
             client (its address is taken, not its sockets), or None for the environment.
     """
-    pool = getattr(connection, "connection_pool", None)
-    if pool is not None:
-        arguments = dict(pool.connection_kwargs)
-        path = arguments.pop("path", None)
-        if path:
-            arguments["unix_socket_path"] = path
-        if "SSL" in pool.connection_class.__name__:
-            arguments["ssl"] = True
-        known = [
-            "host",
-            "port",
-            "db",
-            "username",
-            "password",
-            "unix_socket_path",
-            "ssl",
-            "ssl_ca_certs",
-            "ssl_certfile",
-            "ssl_keyfile",
-        ]
-        return RedisSettings.of({key: arguments[key] for key in known if arguments.get(key)})
+    options = options_of(connection)
+    if options is not None:
+        return RedisSettings.of(options)
     if connection is None or isinstance(connection, RedisSettings | str | dict):
         return RedisSettings.of(connection)  # pyright: ignore[reportUnknownArgumentType]
     raise errors.ConfigurationError(

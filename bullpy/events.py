@@ -73,7 +73,9 @@ class QueueEvents(SafeEmitter, UpstreamQueueEvents):
         self.closing = False
         self.closed = False
         self._last_id = str(last_event_id or given.get("lastEventId") or "$")
-        self._connection = BlockingConnection(self.settings, f"{client_name()}:qe")
+        self._connection = BlockingConnection(
+            self.settings, f"{client_name()}:qe", key=self.keys["events"]
+        )
         self._task: asyncio.Task[None] | None = None
         self._ready: asyncio.Event = asyncio.Event()
         if given["autorun"]:

@@ -1,37 +1,38 @@
-"""Redis URLs and connection options, read so that one string serves API and worker.
+"""Redis URLs, read so that one string serves API and worker.
 
 Rules are those of ioredis 5 `parseURL` (built/utils/index.js): the database of the path wins
 over `?db=`, user and password are percent-decoded, a path starting with `/` is a unix socket,
 query options fill what the URL left open. Where ioredis would quietly connect to something
 else (no host, a database after a URL without scheme), this raises instead.
+
+Sentinel and Cluster, for which ioredis has no URL, have these forms; `rediss+` speaks TLS:
+`redis+sentinel://user:password@host1:26379,host2:26379/mymaster/0` and
+`redis+cluster://user:password@host1:7000,host2:7001`.
 """
 
 from __future__ import annotations
 
 import logging
-import math
 import re
-from collections.abc import Callable, Iterable, Mapping
-from typing import Any, NamedTuple, cast
+from collections.abc import Callable, Iterable
+from typing import Any, NamedTuple
 from urllib.parse import parse_qsl, quote, unquote_to_bytes
 
-from bullpy import errors
+from bullpy import errors, redis_nodes
 
 _log = logging.getLogger("bullpy.settings")
 
 DEFAULT_PORT = 6379
-
-HAS_URL = "_has_url"
-"""Key that `connection_from` adds when the mapping held a URL, so that the address is complete."""
 
 _SCHEME = re.compile(r"([A-Za-z][A-Za-z0-9+.-]*)://")
 _HOST = re.compile(r"[^\s\x00-\x20/?#@:\[\]<>\\^|%]+")
 _IPV6 = re.compile(r"[0-9A-Fa-f:.]+")
 _BAD_PERCENT = re.compile(r"%(?![0-9A-Fa-f]{2})")
 _SECRET_IN_TEXT = re.compile(r"(://[^\s:/@]{0,256}:)\S{1,1024}@")
-_SECRET_OPTION = re.compile(r"([?&](?:password|auth)=)[^&#\s]+", re.IGNORECASE)
+_SECRET_OPTION = re.compile(r"([?&](?:(?:sentinel_?)?password|auth)=)[^&#\s]+", re.IGNORECASE)
+_PLAIN_NODES = re.compile(r"[^:,]+(:\d*)?(,[^:,]+(:\d*)?)*")
 
-_NO_EFFECT = frozenset(
+NO_EFFECT = frozenset(
     """
     autoResendUnfulfilledCommands autoResubscribe autoPipeliningIgnoredCommands autoUnsubscribe
     autoSelectFamily connectionName decode_responses disableClientInfo enableAutoPipelining
@@ -61,6 +62,11 @@ class Url(NamedTuple):
     tls_ca_file: str | None = None
     tls_cert_file: str | None = None
     tls_key_file: str | None = None
+    sentinels: tuple[str, ...] | None = None
+    sentinel_name: str | None = None
+    sentinel_username: str | None = None
+    sentinel_password: str | None = None
+    cluster: tuple[str, ...] | bool | None = None
 
     def values(self) -> dict[str, object]:
         """What the URL does say, by field name."""
@@ -70,8 +76,8 @@ class Url(NamedTuple):
 def parse(url: str, *, source: str = "The Redis URL") -> Url:
     """Read a Redis URL.
 
-    Accepts `redis://`, `rediss://`, `unix://`, `redis+unix://`, `//host`, `host:port`, a port
-    alone, and the path of a unix socket.
+    Accepts `redis://`, `rediss://`, `unix://`, `redis+unix://`, `redis+sentinel://`,
+    `redis+cluster://`, `//host`, `host:port`, a port alone, and the path of a unix socket.
 
     Args:
         url: The URL.
@@ -91,46 +97,6 @@ def parse(url: str, *, source: str = "The Redis URL") -> Url:
     parser = _Parser(text, source)
     result = parser.parse()
     _warn(parser.notes, source)
-    return result
-
-
-def connection_from(options: Mapping[str, object]) -> dict[str, Any]:
-    """Arguments of RedisSettings from connection options in any of the three spellings.
-
-    None counts as not given. A URL in `url` wins over its neighbours, as in ioredis.
-
-    Raises:
-        ConfigurationError: A value is wrong, or asks for Sentinel or Cluster.
-    """
-    result: dict[str, Any] = {}
-    unknown: list[str] = []
-    for key, value in options.items():
-        if value is None:
-            continue
-        if key in ("sentinels", "nodes", "cluster"):
-            raise errors.ConfigurationError(
-                f"Connection options with {key} are not understood here.",
-                fix="Give the address of one server.",
-            )
-        if key == "url":
-            continue
-        reader = _SPELLINGS.get(key)
-        if reader is not None:
-            result[reader[0]] = reader[1](key, value)
-        elif key in ("tls", "ssl"):
-            result |= _tls(value)
-        elif key not in _NO_EFFECT and key not in _NO_EFFECT_MAPPING:
-            unknown.append(key)
-    url = options.get("url")
-    if url is not None:
-        if not isinstance(url, str):
-            raise errors.ConfigurationError(f"url is a {type(url).__name__}.", fix="Give text.")
-        said = parse(url).values()
-        if "host" in said or "unix_socket" in said:
-            result = {k: v for k, v in result.items() if k not in ("host", "unix_socket")}
-        result |= said
-        result[HAS_URL] = True
-    _ignored("connection", unknown)
     return result
 
 
@@ -167,6 +133,9 @@ def build(
     password: str | None,
     unix_socket: str | None,
     tls: bool,
+    sentinels: tuple[str, ...] = (),
+    sentinel_name: str | None = None,
+    cluster: tuple[str, ...] = (),
 ) -> str:
     """The URL for an address; `parse` reads it back to the same."""
     user = ""
@@ -177,8 +146,13 @@ def build(
         user = f"{_enc(username or '')}{secret}@"
     if unix_socket is not None:
         return f"unix://{user}{quote(unix_socket)}" + (f"?db={db}" if db else "")
-    shown = f"[{host}]" if ":" in host else host
-    return f"{'rediss' if tls else 'redis'}://{user}{shown}:{port}/{db}"
+    scheme = "rediss" if tls else "redis"
+    if sentinels:
+        name = _enc(sentinel_name or "")
+        return f"{scheme}+sentinel://{user}{','.join(sentinels)}/{name}/{db}"
+    if cluster:
+        return f"{scheme}+cluster://{user}{','.join(cluster)}"
+    return f"{scheme}://{user}{redis_nodes.join(host, port)}/{db}"
 
 
 class _Parser:
@@ -209,10 +183,53 @@ class _Parser:
             return self.unix_url(rest)
         if scheme in ("redis", "rediss"):
             return self.network(rest, scheme, bare=False)
+        start, plus, kind = scheme.partition("+")
+        if plus and start in ("redis", "rediss") and kind in ("sentinel", "cluster"):
+            return self.several(rest, kind, tls=start == "rediss")
         raise self.wrong(
             f"the scheme {scheme}:// is not one of Redis",
-            "Use redis:// (plain), rediss:// (TLS) or unix:// (socket).",
+            "Use redis:// (plain), rediss:// (TLS), unix:// (socket), redis+sentinel:// or "
+            "redis+cluster://.",
         )
+
+    def several(self, rest: str, kind: str, *, tls: bool) -> Url:
+        """A URL with several nodes: sentinels, or nodes of a cluster."""
+        rest, _, _ = rest.partition("#")
+        rest, _, query = rest.partition("?")
+        authority, _, path = rest.partition("/")
+        if "@" in path:
+            raise self.wrong("there is a / before the @", _ENCODE)
+        userinfo, _, addresses = authority.rpartition("@")
+        username, password = self.userinfo(userinfo)
+        said = Url(username=username, password=password, tls=tls or None)
+        if kind == "sentinel":
+            name, _, path = path.partition("/")
+            if not name:
+                raise self.wrong(
+                    "it does not name the primary",
+                    "Put its name behind the sentinels: redis+sentinel://host:26379/mymaster/0.",
+                )
+            said = said._replace(
+                sentinels=self.nodes(addresses, redis_nodes.SENTINEL_PORT),
+                sentinel_name=self.decode(name, "name of the primary"),
+            )
+        else:
+            said = said._replace(cluster=self.nodes(addresses, redis_nodes.CLUSTER_PORT))
+        if path.strip("/"):
+            said = said._replace(db=self.db(path.strip("/")))
+        options = self.options(query)
+        return self.fill(
+            said, options._replace(host=None, port=None, unix_socket=None, cluster=None)
+        )
+
+    def nodes(self, text: str, default_port: int) -> tuple[str, ...]:
+        try:
+            found = redis_nodes.nodes(text, default_port)
+        except errors.ConfigurationError as error:
+            raise self.wrong(error.message.rstrip("."), _ENCODE) from None
+        if not found:
+            raise self.wrong("it names no host", "Check the variable the hosts are filled from.")
+        return found
 
     def network(self, rest: str, scheme: str, *, bare: bool) -> Url:
         rest, _, _ = rest.partition("#")
@@ -304,7 +321,7 @@ class _Parser:
         values: dict[str, Any] = {}
         unknown: list[str] = []
         for key, value in pairs:
-            if key in _NO_EFFECT or value == "":
+            if key in NO_EFFECT or value == "":
                 continue
             option = _OPTIONS.get(key)
             if option is None:
@@ -347,6 +364,9 @@ class _Parser:
             self.notes.append("ioredis takes ?tls=false for true: leave the option out")
             return False
         return True
+
+    def yes(self, text: str) -> bool:
+        return text.lower() in ("1", "true", "yes", "on")
 
     def verify(self, text: str) -> bool:
         return text.lower() not in ("none", "false", "0", "no")
@@ -393,6 +413,11 @@ _OPTIONS: dict[str, tuple[str, Callable[[_Parser, str], object]]] = {
     "ssl_ca_certs": ("tls_ca_file", _Parser.text_value),
     "ssl_certfile": ("tls_cert_file", _Parser.text_value),
     "ssl_keyfile": ("tls_key_file", _Parser.text_value),
+    "sentinel_username": ("sentinel_username", _Parser.text_value),
+    "sentinelUsername": ("sentinel_username", _Parser.text_value),
+    "sentinel_password": ("sentinel_password", _Parser.text_value),
+    "sentinelPassword": ("sentinel_password", _Parser.text_value),
+    "cluster": ("cluster", _Parser.yes),
 }
 
 
@@ -404,7 +429,7 @@ def _mask_odd_port(rest: str) -> str:
     """A URL without `@` may be one cut short in its password: show no port that is not one."""
     authority = re.split(r"[/?#]", rest, maxsplit=1)[0]
     host, colon, port = authority.partition(":")
-    if not colon or authority.startswith("[") or port.isdigit() or not port:
+    if not colon or authority.startswith("[") or not port or _PLAIN_NODES.fullmatch(authority):
         return rest
     return f"{host}:***{rest[len(authority) :]}"
 
@@ -412,97 +437,3 @@ def _mask_odd_port(rest: str) -> str:
 def _warn(notes: Iterable[str], source: str) -> None:
     for note in notes:
         _log.warning("%s: %s", source, note)
-
-
-def _number(key: str, value: object) -> float:
-    """The number, also from text, which redis-py and ioredis take too."""
-    if isinstance(value, str):
-        try:
-            value = float(value)
-        except ValueError:
-            value = math.nan
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        raise errors.ConfigurationError(f"{key} is {value!r}.", fix="Give a number.")
-    return value
-
-
-def _seconds(key: str, value: object) -> float:
-    return _number(key, value)
-
-
-def _from_ms(key: str, value: object) -> float:
-    return _number(key, value) / 1000
-
-
-def _same(key: str, value: object) -> object:
-    return value
-
-
-def _text(key: str, value: object) -> str:
-    if isinstance(value, bytes):
-        return value.decode(errors="replace")
-    return str(value)
-
-
-def _tls(value: object) -> dict[str, Any]:
-    """`ssl: bool` of redis-py, or ioredis' `tls: {...}`, where an empty object means yes."""
-    if not isinstance(value, Mapping):
-        return {"tls": bool(value)}
-    options = cast("Mapping[str, object]", value)
-    result: dict[str, Any] = {"tls": True}
-    if options.get("rejectUnauthorized") is False:
-        result["tls_verify"] = False
-    _ignored("connection", [f"tls.{key}" for key in options if key != "rejectUnauthorized"])
-    return result
-
-
-def _verify(key: str, value: object) -> bool:
-    return str(value).lower() not in ("none", "false", "0") and value != 0
-
-
-def _ignored(kind: str, names: list[str]) -> None:
-    if names:
-        _log.warning("Unknown %s options ignored: %s", kind, ", ".join(sorted(names)))
-
-
-_Reader = Callable[[str, object], object]
-
-_SPELLINGS: dict[str, tuple[str, _Reader]] = {
-    "host": ("host", _text),
-    "hostname": ("host", _text),
-    "port": ("port", _same),
-    "db": ("db", _same),
-    "database": ("db", _same),
-    "username": ("username", _text),
-    "password": ("password", _text),
-    "path": ("unix_socket", _text),
-    "unix_socket": ("unix_socket", _text),
-    "unix_socket_path": ("unix_socket", _text),
-    "family": ("family", _same),
-    "connectTimeout": ("connect_timeout", _from_ms),
-    "commandTimeout": ("command_timeout", _from_ms),
-    "keepAlive": ("keepalive", _from_ms),
-    "socket_connect_timeout": ("connect_timeout", _seconds),
-    "socket_timeout": ("command_timeout", _seconds),
-    "connect_timeout": ("connect_timeout", _seconds),
-    "command_timeout": ("command_timeout", _seconds),
-    "keepalive": ("keepalive", _seconds),
-    "retry_min": ("retry_min", _seconds),
-    "retry_max": ("retry_max", _seconds),
-    "ssl_cert_reqs": ("tls_verify", _verify),
-    "ssl_ca_certs": ("tls_ca_file", _text),
-    "ssl_certfile": ("tls_cert_file", _text),
-    "ssl_keyfile": ("tls_key_file", _text),
-    "tls_verify": ("tls_verify", _same),
-    "tls_ca_file": ("tls_ca_file", _text),
-    "tls_cert_file": ("tls_cert_file", _text),
-    "tls_key_file": ("tls_key_file", _text),
-}
-
-_NO_EFFECT_MAPPING = frozenset(
-    """
-    retry retry_on_error retryStrategy reconnectOnError skipVersionCheck socket_keepalive_options
-    client_name encoding_errors single_connection_client maxReconnectAttempts
-    """.split()  # noqa: SIM905 - a list of words reads better so
-)
-"""bullpy has its own answer to these; silence is right."""

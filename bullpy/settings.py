@@ -1,4 +1,4 @@
-"""Settings of the connection and of workers: the only place that reads the environment.
+"""Settings of the connection and of workers; they alone read the environment.
 
 ```python
 RedisSettings()  # REDIS_URL, BULLPY_REDIS_URL, BULLPY_REDIS_*
@@ -13,221 +13,34 @@ URL, so that no password travels to a host it was not meant for.
 
 from __future__ import annotations
 
-import ipaddress
 import logging
 import math
-import os
 from collections.abc import Callable, Mapping
-from typing import Annotated, Any, Literal, Self, cast
+from typing import Annotated, Any, Self, cast
 
-from pydantic import BeforeValidator, Field, SecretStr, ValidationError, model_validator
+from pydantic import BeforeValidator, Field, model_validator
 from pydantic_settings import (
     BaseSettings,
-    EnvSettingsSource,
     NoDecode,
     PydanticBaseSettingsSource,
     SettingsConfigDict,
-    SettingsError,
 )
 from typing_extensions import override
 
-from bullpy import errors, limits, redis_url, types
+from bullpy import errors, types
+from bullpy.redis_settings import RedisSettings
+from bullpy.setting_types import ByteCount, Count, ModuleNames, Seconds, Settings, not_bool
+
+__all__ = ["RedisSettings", "WorkerSettings"]
 
 _log = logging.getLogger("bullpy.settings")
 
-URL_VARIABLES = ("BULLPY_REDIS_URL", "REDIS_URL")
-"""The variables that may hold the URL; the first that is not empty wins."""
 
-
-def _not_bool(value: object) -> object:
-    if isinstance(value, bool):
-        raise ValueError("a number is expected, not true or false")  # noqa: TRY004 - for pydantic
-    return value
-
-
-def _whole_text(value: object) -> object:
-    return int(value) if isinstance(value, str) and value.strip().isdigit() else value
-
-
-def _bytes_of(value: object) -> object:
-    return limits.byte_count(value) if isinstance(value, str) else value
-
-
-def _names(value: object) -> object:
-    if isinstance(value, str):
-        return tuple(name for part in value.split(",") if (name := part.strip()))
-    return value
-
-
-Seconds = Annotated[float, BeforeValidator(_not_bool), Field(gt=0, allow_inf_nan=False)]
-Count = Annotated[int, BeforeValidator(_not_bool)]
-ByteCount = Annotated[int, BeforeValidator(_not_bool), BeforeValidator(_bytes_of)]
-ModuleNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]
 KeepSetting = Annotated[types.KeepJobs | None, NoDecode, BeforeValidator(types.KeepJobs.of)]
 LimiterSetting = Annotated[types.RateLimit | None, NoDecode, BeforeValidator(types.RateLimit.of)]
 
 
-class _Settings(BaseSettings):
-    """Turns pydantic's errors into ours."""
-
-    # Any: pydantic reads and checks the values; the fields of the subclasses carry the types.
-    def __init__(self, **values: Any) -> None:
-        try:
-            super().__init__(**values)
-        except ValidationError as error:
-            # Not chained: pydantic's text shows the input, and with it the password.
-            raise explain(error, type(self)) from None
-        except SettingsError as error:
-            raise errors.ConfigurationError(
-                f"An environment variable cannot be read: {redis_url.redact(str(error))}.",
-                fix="Correct it or remove it.",
-            ) from None
-
-
-class RedisSettings(_Settings):
-    """Where Redis is, and how patient to be with it. Frozen, hashable, masks its password.
-
-    Attributes:
-        host: Name or address; empty when `unix_socket` is used.
-        port: TCP port.
-        db: Number of the logical database.
-        username: ACL user; None is the server's default user.
-        password: Password, shown as `***`.
-        unix_socket: Path of a unix socket, in place of host and port.
-        tls: Speak TLS.
-        tls_ca_file: PEM file of the authorities to trust; None trusts the system's.
-        tls_cert_file: PEM file of the client's certificate.
-        tls_key_file: PEM file of the client's key.
-        tls_verify: Check the server's certificate and name.
-        family: 4 or 6 for IPv4 or IPv6 alone, 0 for any.
-        connect_timeout: Seconds for a connection to be made.
-        command_timeout: Seconds for a command's reply; blocking waits have their own.
-        keepalive: Seconds of silence before TCP keepalive probes.
-        retry_min: Seconds before the second attempt to reconnect; the first is at once.
-        retry_max: Seconds that the doubling pause between attempts grows to.
-    """
-
-    model_config = SettingsConfigDict(
-        env_prefix="BULLPY_REDIS_",
-        env_ignore_empty=True,
-        frozen=True,
-        extra="forbid",
-        hide_input_in_errors=True,
-    )
-
-    host: str = ""
-    port: Annotated[Count, Field(ge=1, le=65535)] = redis_url.DEFAULT_PORT
-    db: Annotated[Count, Field(ge=0)] = 0
-    username: str | None = None
-    password: SecretStr | None = None
-    unix_socket: str | None = None
-    tls: bool = False
-    tls_ca_file: str | None = None
-    tls_cert_file: str | None = None
-    tls_key_file: str | None = None
-    tls_verify: bool = True
-    family: Annotated[Literal[0, 4, 6], BeforeValidator(_whole_text)] = 0
-    connect_timeout: Seconds = 45.0
-    command_timeout: Seconds = 15.0
-    keepalive: Seconds = 120.0
-    retry_min: Seconds = 0.05
-    retry_max: Seconds = 1.0
-
-    @classmethod
-    def from_url(cls, url: str) -> Self:
-        """The settings that a URL describes; see `bullpy.redis_url` for what is understood.
-
-        The address is the URL's alone; what a URL seldom says (timeouts, TLS files) comes from
-        BULLPY_REDIS_* where it is set.
-
-        Raises:
-            ConfigurationError: The URL is empty or wrong.
-        """
-        given: dict[str, Any] = _NO_ADDRESS | redis_url.parse(url).values()
-        return cls(**given)
-
-    @classmethod
-    def of(cls, value: RedisSettings | str | Mapping[str, object] | None) -> RedisSettings:
-        """Settings from whatever the caller has.
-
-        Args:
-            value: Settings (returned as they are), a URL, None (the environment), or a mapping in
-                the spelling of bullpy, ioredis (`connectTimeout` in ms) or redis-py
-                (`socket_timeout` in seconds). Keys that are unknown are logged and ignored.
-
-        Raises:
-            ConfigurationError: A value is wrong, or nothing says where Redis is.
-        """
-        if value is None:
-            return cls()
-        if isinstance(value, RedisSettings):
-            return value
-        if isinstance(value, str):
-            return cls.from_url(value)
-        given = redis_url.connection_from(value)
-        has_url = given.pop(redis_url.HAS_URL, False)
-        return cls(**(_NO_ADDRESS | given if has_url else given))
-
-    @property
-    def masked_url(self) -> str:
-        """The address as a URL, with `***` for the password."""
-        return redis_url.build(
-            host=self.host,
-            port=self.port,
-            db=self.db,
-            username=self.username,
-            password=None if self.password is None else "***",
-            unix_socket=self.unix_socket,
-            tls=self.tls,
-        )
-
-    @property
-    def is_local(self) -> bool:
-        """True for a unix socket, `localhost` and loopback addresses."""
-        if self.unix_socket is not None or self.host.lower() == "localhost":
-            return True
-        try:
-            return ipaddress.ip_address(self.host).is_loopback
-        except ValueError:
-            return False
-
-    @model_validator(mode="after")
-    def _one_address(self) -> Self:
-        if not self.host and self.unix_socket is None:
-            raise _nothing_given()
-        if self.host and self.unix_socket is not None:
-            raise errors.ConfigurationError(
-                "Both host and unix_socket are given.", fix="Give one of them."
-            )
-        if self.retry_max < self.retry_min:
-            raise errors.ConfigurationError(
-                f"retry_max ({self.retry_max} s) is below retry_min ({self.retry_min} s).",
-                fix="Set BULLPY_REDIS_RETRY_MAX at least as high as BULLPY_REDIS_RETRY_MIN.",
-            )
-        return self
-
-    @override
-    def __repr__(self) -> str:
-        return f"RedisSettings({self.masked_url!r})"
-
-    @override
-    def __str__(self) -> str:
-        return repr(self)
-
-    @classmethod
-    @override
-    def settings_customise_sources(
-        cls,
-        settings_cls: type[BaseSettings],
-        init_settings: PydanticBaseSettingsSource,
-        env_settings: PydanticBaseSettingsSource,
-        dotenv_settings: PydanticBaseSettingsSource,
-        file_secret_settings: PydanticBaseSettingsSource,
-    ) -> tuple[PydanticBaseSettingsSource, ...]:
-        return init_settings, _AddressEnv(settings_cls), _UrlSource(settings_cls)
-
-
-class WorkerSettings(_Settings):
+class WorkerSettings(Settings):
     """How a worker behaves. Durations in seconds. Every field: `BULLPY_` and its name.
 
     Attributes:
@@ -261,6 +74,8 @@ class WorkerSettings(_Settings):
         stop_grace: How long a processor may take to end after it was asked to, before its child
             process is killed.
         child_start_timeout: How long a child process may take to import its processors.
+        loop_warning: How long the event loop may be blocked until the log says by what; 0 never
+            says it.
     """
 
     model_config = SettingsConfigDict(
@@ -276,7 +91,7 @@ class WorkerSettings(_Settings):
     max_stalled_count: Annotated[Count, Field(ge=0)] = 3
     drain_delay: Seconds = 5.0
     shutdown_timeout: Annotated[
-        float, BeforeValidator(_not_bool), Field(ge=0, allow_inf_nan=False)
+        float, BeforeValidator(not_bool), Field(ge=0, allow_inf_nan=False)
     ] = 25.0
     limiter: LimiterSetting = None
     maximum_rate_limit_delay: Seconds = 30.0
@@ -293,6 +108,9 @@ class WorkerSettings(_Settings):
     max_crashes: Annotated[Count, Field(ge=1)] = 2
     stop_grace: Seconds = 5.0
     child_start_timeout: Seconds = 60.0
+    loop_warning: Annotated[float, BeforeValidator(not_bool), Field(ge=0, allow_inf_nan=False)] = (
+        1.0
+    )
 
     @classmethod
     def from_wire(cls, opts: Mapping[str, object]) -> Self:
@@ -333,102 +151,6 @@ class WorkerSettings(_Settings):
         file_secret_settings: PydanticBaseSettingsSource,
     ) -> tuple[PydanticBaseSettingsSource, ...]:
         return init_settings, env_settings
-
-
-def explain(error: ValidationError, settings: type[BaseSettings]) -> errors.ConfigurationError:
-    """Our error for pydantic's: each field, its value, what is allowed, its variable."""
-    prefix = settings.model_config.get("env_prefix", "")
-    parts: list[str] = []
-    for detail in error.errors(include_url=False):
-        cause = detail.get("ctx", {}).get("error")
-        if isinstance(cause, errors.ConfigurationError) and not detail["loc"]:
-            return cause
-        name = str(detail["loc"][0]) if detail["loc"] else "settings"
-        if detail["type"] == "extra_forbidden":
-            parts.append(f"{name} is not a setting")
-            continue
-        what = cause.message if isinstance(cause, errors.BullpyError) else detail["msg"]
-        what = what.removeprefix("Value error, ").removeprefix("Input ").rstrip(".")
-        shown = "***" if name == "password" else redis_url.redact(repr(detail["input"]))[:80]
-        parts.append(f"{name}={shown}: {what} (variable {prefix}{name.upper()})")
-    return errors.ConfigurationError(
-        f"{settings.__name__}: {'; '.join(dict.fromkeys(parts))}.",
-        fix=f"The settings are {', '.join(sorted(settings.model_fields))}."
-        if any("not a setting" in part for part in parts)
-        else "Correct the value where it is set.",
-    )
-
-
-def _nothing_given() -> errors.ConfigurationError:
-    for name in URL_VARIABLES:
-        value = os.environ.get(name)
-        if value is not None and not value.strip():
-            return errors.ConfigurationError(
-                f"{name} is set but empty.",
-                cause="The variable or the secret it is filled from has no value.",
-                fix="Give it a URL such as redis://user:password@host:6379/0.",
-            )
-    return errors.ConfigurationError(
-        "Nothing says where Redis is.",
-        cause="Neither REDIS_URL nor BULLPY_REDIS_URL nor BULLPY_REDIS_HOST is set.",
-        fix="Set REDIS_URL, for example redis://user:password@host:6379/0, or pass redis=.",
-    )
-
-
-_NO_ADDRESS: dict[str, Any] = {
-    "host": "",
-    "port": redis_url.DEFAULT_PORT,
-    "db": 0,
-    "username": None,
-    "password": None,
-    "unix_socket": None,
-    "tls": False,
-}
-"""An address that says nothing, as arguments: what a URL leaves out, the environment must not
-fill."""
-
-
-def _address_given(state: Mapping[str, object]) -> bool:
-    return bool(state.get("host") or state.get("unix_socket"))
-
-
-class _AddressEnv(EnvSettingsSource):
-    """BULLPY_REDIS_*, without a second address when an argument gave one."""
-
-    @override
-    def __call__(self) -> dict[str, Any]:
-        values = super().__call__()
-        if _address_given(self.current_state):
-            values.pop("host", None)
-            values.pop("unix_socket", None)
-        return values
-
-
-class _UrlSource(PydanticBaseSettingsSource):
-    """BULLPY_REDIS_URL or REDIS_URL."""
-
-    @override
-    def get_field_value(self, field: object, field_name: str) -> tuple[Any, str, bool]:
-        return None, field_name, False
-
-    @override
-    def __call__(self) -> dict[str, Any]:
-        if _address_given(self.settings_sources_data.get("InitSettingsSource", {})):
-            return {}
-        for name in URL_VARIABLES:
-            url = os.environ.get(name, "")
-            if url.strip():
-                return self._values(redis_url.parse(url, source=name))
-        return {}
-
-    def _values(self, url: redis_url.Url) -> dict[str, Any]:
-        values = url.values()
-        if _address_given(self.current_state):
-            values.pop("unix_socket", None)
-        if self.current_state.get("unix_socket"):
-            for name in ("host", "port", "tls"):
-                values.pop(name, None)
-        return values
 
 
 def _worker_from(opts: Mapping[str, object]) -> dict[str, Any]:

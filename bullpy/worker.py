@@ -428,7 +428,9 @@ class Worker(SafeEmitter, UpstreamWorker):
             runner,
             self._settler,
             self._locks,
-            BlockingConnection(self.redisConnection.settings, self.clientName),
+            BlockingConnection(
+                self.redisConnection.settings, self.clientName, key=self.backend.keys["marker"]
+            ),
             self._schedule_next,
         )
         return StalledCheck(calls, settings, self.emit, self.report), runner

@@ -18,7 +18,10 @@ FIRST_WORD = 0.8
 LOOK_FOR = 4.0
 """Seconds for the look at Redis before the workers start; they go on trying by themselves."""
 
-ADDRESS = ("HOST", "PORT", "DB", "USERNAME", "PASSWORD", "UNIX_SOCKET", "TLS")
+ADDRESS = (
+    *("HOST", "PORT", "DB", "USERNAME", "PASSWORD", "UNIX_SOCKET", "TLS", "CLUSTER"),
+    *("SENTINELS", "SENTINEL_NAME", "SENTINEL_USERNAME", "SENTINEL_PASSWORD"),
+)
 """What BULLPY_REDIS_* may say about the address, and --redis says instead."""
 
 MOST_PROCESSES = 1024

@@ -15,29 +15,23 @@ import os
 import socket
 import time
 import weakref
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from typing import Any, cast
 
-from redis import Connection as ThreadConnection
-from redis import SSLConnection as ThreadSSLConnection
-from redis import UnixDomainSocketConnection as ThreadUnixConnection
-from redis.asyncio.connection import (
-    AbstractConnection,
-    Connection,
-    ConnectionPool,
-    SSLConnection,
-    UnixDomainSocketConnection,
-)
-from redis.asyncio.retry import Retry
-from redis.backoff import NoBackoff
-from redis.exceptions import NoPermissionError, NoScriptError, ResponseError
+from redis.asyncio.connection import AbstractConnection, ConnectionPool
+from redis.exceptions import NoScriptError, ResponseError
 
 from bullpy import errors
 from bullpy.connection import identity as identities
+from bullpy.connection import resolve, sockets
 from bullpy.connection.client import PipeliningClient, pack
+from bullpy.connection.explain import classify
 from bullpy.connection.identity import ServerIdentity
+from bullpy.connection.misplaced import displaced, misplaced
 from bullpy.connection.pipelining import Pipeliner, Reply, retry_pause
-from bullpy.connection.probe import classify
+from bullpy.connection.rerouting import ReroutingPipeliner
+from bullpy.connection.resolve import Locator, Target
+from bullpy.connection.watching import SwitchWatch
 from bullpy.settings import RedisSettings
 
 log = logging.getLogger("bullpy.connection")
@@ -51,8 +45,11 @@ SLOW_CONNECT = 0.9
 REPEAT_LOG_EVERY = 10.0
 """Seconds between two log lines about the same unbroken outage."""
 
+ROUTED_TIMEOUT = 3.0
+"""Seconds that the lock thread waits at most for a server that may be replaced by another."""
+
 _INHERITED: weakref.WeakSet[SharedRedis] = weakref.WeakSet()
-_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[RedisSettings, SharedRedis]] = (
+_shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Target, SharedRedis]] = (
     weakref.WeakKeyDictionary()
 )
 
@@ -69,19 +66,18 @@ class SharedRedis:
         identity: Which server answered last, None before the first connection.
     """
 
-    def __init__(self, settings: RedisSettings) -> None:
-        self.settings = settings
+    def __init__(self, target: Target) -> None:
+        self.settings = settings = target.settings
         self.identity: ServerIdentity | None = None
-        self.pipeliner = Pipeliner(
-            self._open,
-            self,
-            command_timeout=settings.command_timeout,
-            retry_min=settings.retry_min,
-            retry_max=settings.retry_max,
-        )
+        self._target = target
+        self._locator = Locator(target)
+        self._node: RedisSettings | None = None
+        self._watch: SwitchWatch | None = None
+        self._companions: weakref.WeakSet[BlockingConnection] = weakref.WeakSet()
+        self.pipeliner = self._pipeliner()
         pool = ConnectionPool(
-            connection_class=connection_class(settings),
-            **connection_arguments(settings, client_name=client_name()),
+            connection_class=resolve.routed_class(self._locator),
+            **sockets.connection_arguments(settings, client_name=client_name()),
             decode_responses=True,
             encoding_errors="surrogateescape",
         )
@@ -105,10 +101,12 @@ class SharedRedis:
 
     async def aclose(self) -> None:
         """Close the connection, whoever uses it."""
-        by_settings = _shared.get(asyncio.get_running_loop(), {})
-        if by_settings.get(self.settings) is self:
-            del by_settings[self.settings]
+        by_target = _shared.get(asyncio.get_running_loop(), {})
+        if by_target.get(self._target) is self:
+            del by_target[self._target]
         await self.pipeliner.aclose()
+        if self._watch is not None:
+            await self._watch.stop()
         await self.client.aclose()
         await self.client.connection_pool.disconnect()
 
@@ -158,14 +156,53 @@ class SharedRedis:
         for listener in list(self._listeners):
             listener(error)
 
+    def _pipeliner(self) -> Pipeliner:
+        limits = {
+            "command_timeout": self.settings.command_timeout,
+            "retry_min": min(self.settings.retry_min, self._locator.retry_max),
+            "retry_max": self._locator.retry_max,
+        }
+        if not self._target.is_routed:
+            return Pipeliner(self._open, self, **limits)
+        if self.settings.sentinels:
+            self._watch = SwitchWatch(self.settings, self._switched)
+        return ReroutingPipeliner(
+            self._open,
+            self,
+            has_moved=self._has_moved,
+            explain=lambda refusal: displaced(refusal, self.settings),
+            **limits,
+        )
+
+    def _switched(self, primary: RedisSettings) -> None:
+        """A sentinel says that another server is the primary now."""
+        pipeliner = self.pipeliner
+        if self._node not in (None, primary) and isinstance(pipeliner, ReroutingPipeliner):
+            pipeliner.leave(
+                errors.RedisUnavailableError(
+                    f"The sentinels made {primary.masked_url} the primary.",
+                    cause="A failover.",
+                    fix="Nothing: bullpy follows.",
+                )
+            )
+
+    def accompany(self, connection: BlockingConnection) -> None:
+        """Interrupt that connection's wait when the server changes."""
+        self._companions.add(connection)
+
+    async def _has_moved(self) -> bool:
+        node = self._node
+        return node is not None and await self._locator.find(suspect=node) != node
+
     async def _open(self) -> AbstractConnection:
         slow = asyncio.get_running_loop().call_later(SLOW_CONNECT, self._say_slow)
         try:
-            connection = await open_connection(self.settings, client_name=client_name())
+            connection, node = await self._locator.open(client_name=client_name())
         finally:
             slow.cancel()
         try:
-            self.identity = await identify(connection, self.settings)
+            self.identity = await identify(connection, node)
+            self._arrived(node)
             for warning in identities.check_server(self.identity):
                 self._warn_once(warning)
         except errors.RedisError:
@@ -175,6 +212,14 @@ class SharedRedis:
             await connection.disconnect(nowait=True)
             raise classify(error, self.settings) from error
         return connection
+
+    def _arrived(self, node: RedisSettings) -> None:
+        """Take along who waits at another server."""
+        self._node = node
+        if self._watch is not None:
+            self._watch.start()
+        for companion in list(self._companions):
+            companion.leave_unless_at(node)
 
     def _say_slow(self) -> None:
         log.warning(
@@ -197,13 +242,18 @@ class BlockingConnection:
     Args:
         settings: Where to connect.
         name: The client name, which other tools read to count workers.
+        key: A key of those that it is for: in a cluster they must lie on one node.
     """
 
-    def __init__(self, settings: RedisSettings, name: str | None) -> None:
+    def __init__(
+        self, settings: RedisSettings, name: str | None, *, key: str | None = None
+    ) -> None:
         self._settings = settings
+        self._locator = Locator(Target.of(settings, key))
         self._name = name
         self._connection: AbstractConnection | None = None
         self._client_id: int | None = None
+        self._node: RedisSettings | None = None
         self._failures = 0
 
     async def unblock(self, client: PipeliningClient) -> None:
@@ -248,7 +298,10 @@ class BlockingConnection:
                 reply = cast(
                     "Reply", await connection.read_response(disable_decoding=True, timeout=late)
                 )
-        except ResponseError:
+        except ResponseError as refused:
+            if self._locator.target.is_routed and misplaced(refused):
+                await self.aclose()
+                raise displaced(refused, self._settings) from refused
             raise
         except TimeoutError as error:
             await self.aclose()
@@ -266,6 +319,15 @@ class BlockingConnection:
         self._failures = 0
         return reply
 
+    def leave_unless_at(self, node: RedisSettings) -> None:
+        """End a wait at another server than this; its caller gets an error and waits anew."""
+        connection = self._connection
+        if connection is not None and self._node != node:
+            # redis-py has no public way to end a read of another task.
+            writer = connection._writer  # pyright: ignore[reportPrivateUsage]
+            if writer is not None:
+                writer.transport.abort()
+
     async def aclose(self) -> None:
         """Close the socket; the next call opens another."""
         connection, self._connection = self._connection, None
@@ -273,13 +335,13 @@ class BlockingConnection:
             await connection.disconnect(nowait=True)
 
     async def _connect(self) -> AbstractConnection:
-        pause = retry_pause(self._failures, self._settings.retry_min, self._settings.retry_max)
+        pause = retry_pause(self._failures, self._settings.retry_min, self._locator.retry_max)
         self._failures += 1
         if pause:
             await asyncio.sleep(pause)
-        connection = await open_connection(self._settings, client_name=self._name)
+        connection, self._node = await self._locator.open(client_name=self._name)
         try:
-            client_id = await _ask(connection, "CLIENT", "ID")
+            client_id = await sockets.ask(connection, "CLIENT", "ID")
         except Exception as error:
             await connection.disconnect(nowait=True)
             raise classify(error, self._settings) from error
@@ -288,6 +350,10 @@ class BlockingConnection:
             raise
         self._client_id = client_id if isinstance(client_id, int) else None
         self._connection = connection
+        by_target = _shared.get(asyncio.get_running_loop(), {})
+        shared = by_target.get(self._locator.target)
+        if shared is not None and self._locator.target.is_routed:
+            shared.accompany(self)
         return connection
 
 
@@ -298,21 +364,18 @@ class ThreadClient:
         settings: Where to connect.
         name: Its name on the server.
         timeout: Seconds for connecting and for each reply.
+        key: A key of those that it is for: in a cluster they must lie on one node.
     """
 
-    def __init__(self, settings: RedisSettings, name: str, timeout: float) -> None:
-        self.timeout = timeout
+    def __init__(
+        self, settings: RedisSettings, name: str, timeout: float, *, key: str | None = None
+    ) -> None:
         self._settings = settings
-        arguments = connection_arguments(settings, client_name=name)
-        arguments |= {"socket_timeout": timeout, "socket_connect_timeout": timeout}
-        del arguments["retry"]
-        family = arguments.pop("family", None)
-        if family:
-            arguments["socket_type"] = family
-        kind = ThreadSSLConnection if settings.tls else ThreadConnection
-        self._connection = (kind if settings.unix_socket is None else ThreadUnixConnection)(
-            **arguments
-        )
+        self._name = name
+        self._locator = Locator(Target.of(settings, key))
+        # A server that hangs may have been replaced, which only a new connection finds out.
+        self.timeout = min(timeout, ROUTED_TIMEOUT) if self._locator.target.is_routed else timeout
+        self._connection: sockets.ThreadSocket | None = None
 
     def run_script(self, sha: bytes, source: bytes, *args: Any) -> Reply:
         """Run a Lua script; load it first where the server does not have it.
@@ -326,54 +389,46 @@ class ThreadClient:
             except NoScriptError:
                 return self._call("EVAL", source, *args)
         except Exception as error:
-            if not isinstance(error, ResponseError):
+            if not isinstance(error, ResponseError) or misplaced(error):
                 self.close()
             raise classify(error, self._settings) from error
 
     def close(self) -> None:
         """Close the socket."""
-        self._connection.disconnect()
+        connection, self._connection = self._connection, None
+        if connection is not None:
+            connection.disconnect()
 
     def _call(self, *args: Any) -> Reply:
-        self._connection.send_packed_command([pack(args)])
-        return cast("Reply", self._connection.read_response(disable_decoding=True))
+        connection = self._connection
+        if connection is None:
+            connection = self._connection = self._locator.open_in_thread(
+                client_name=self._name, timeout=self.timeout
+            )
+        connection.send_packed_command([pack(args)])
+        return cast("Reply", connection.read_response(disable_decoding=True))
 
 
-def share(settings: RedisSettings) -> SharedRedis:
+def share(settings: RedisSettings, *, key: str | None = None) -> SharedRedis:
     """The shared connection to that Redis for this process and event loop.
 
     Must be called with an event loop running. Every call counts as one user; give it back
     with `release`.
-    """
-    by_settings = _shared.setdefault(asyncio.get_running_loop(), {})
-    found = by_settings.get(settings)
-    if found is None:
-        found = by_settings[settings] = SharedRedis(settings)
-        _INHERITED.add(found)
-    return found.acquire()
 
-
-async def open_connection(
-    settings: RedisSettings, *, client_name: str | None
-) -> AbstractConnection:
-    """Open one connection: DNS, TCP, TLS, AUTH, SELECT, client name.
+    Args:
+        settings: Where it connects to.
+        key: A key of those that it is for: a cluster has a connection per hash slot.
 
     Raises:
-        errors.RedisError: With what happened, the likely cause and the fix.
+        errors.ConfigurationError: In a cluster, a key without hash tag.
     """
-    connection = connection_class(settings)(
-        **connection_arguments(settings, client_name=client_name)
-    )
-    try:
-        async with asyncio.timeout(settings.connect_timeout):
-            await connection.connect()
-    except Exception as error:
-        await connection.disconnect(nowait=True)
-        raise classify(error, settings) from error
-    except BaseException:
-        await connection.disconnect(nowait=True)
-        raise
-    return connection
+    target = Target.of(settings, key)
+    by_target = _shared.setdefault(asyncio.get_running_loop(), {})
+    found = by_target.get(target)
+    if found is None:
+        found = by_target[target] = SharedRedis(target)
+        _INHERITED.add(found)
+    return found.acquire()
 
 
 async def identify(connection: AbstractConnection, settings: RedisSettings) -> ServerIdentity:
@@ -382,8 +437,8 @@ async def identify(connection: AbstractConnection, settings: RedisSettings) -> S
     Raises:
         errors.RedisUnavailableError: The server is still loading its data.
     """
-    client_id = await _ask(connection, "CLIENT", "ID")
-    answer = await _ask(connection, "INFO")
+    client_id = await sockets.ask(connection, "CLIENT", "ID")
+    answer = await sockets.ask(connection, "INFO")
     info = identities.parse_info(answer) if isinstance(answer, bytes) else {}
     if str(info.get("loading", "0")) == "1":
         raise errors.RedisUnavailableError(
@@ -397,83 +452,9 @@ async def identify(connection: AbstractConnection, settings: RedisSettings) -> S
     )
 
 
-async def _ask(connection: AbstractConnection, *command: str) -> Reply:
-    """One command during the handshake; None where the ACL forbids it."""
-    await connection.send_command(*command)
-    try:
-        return cast("Reply", await connection.read_response(disable_decoding=True))
-    except NoPermissionError:
-        return None
-
-
-def connection_class(settings: RedisSettings) -> type[AbstractConnection]:
-    """redis-py's connection class for that kind of address."""
-    if settings.unix_socket is not None:
-        return UnixDomainSocketConnection
-    return _TlsConnection if settings.tls else _TcpConnection
-
-
-def connection_arguments(settings: RedisSettings, *, client_name: str | None) -> dict[str, Any]:
-    """What redis-py's connection classes take, for these settings."""
-    arguments: dict[str, Any] = {
-        "db": settings.db,
-        "username": settings.username,
-        "password": settings.password.get_secret_value() if settings.password else None,
-        "client_name": client_name,
-        "socket_connect_timeout": settings.connect_timeout,
-        "socket_timeout": settings.command_timeout,
-        "protocol": 2,
-        # Trying again is the factory's business: redis-py would sleep in silence.
-        "retry": Retry(NoBackoff(), 0),
-    }
-    if settings.unix_socket is not None:
-        return arguments | {"path": str(settings.unix_socket)}
-    arguments |= {
-        "host": settings.host,
-        "port": settings.port,
-        "socket_keepalive": True,
-        "socket_keepalive_options": _keepalive(settings.keepalive),
-        "family": {4: socket.AF_INET, 6: socket.AF_INET6}.get(settings.family, 0),
-    }
-    if settings.tls:
-        arguments |= {
-            "ssl_ca_certs": str(settings.tls_ca_file) if settings.tls_ca_file else None,
-            "ssl_certfile": str(settings.tls_cert_file) if settings.tls_cert_file else None,
-            "ssl_keyfile": str(settings.tls_key_file) if settings.tls_key_file else None,
-            "ssl_cert_reqs": "required" if settings.tls_verify else "none",
-            "ssl_check_hostname": settings.tls_verify,
-        }
-    return arguments
-
-
 def client_name() -> str:
     """The name of the shared connection in CLIENT LIST; only blocking ones count as workers."""
     return f"bullpy:{socket.gethostname()}:{os.getpid()}".replace(" ", "_")
-
-
-def _keepalive(seconds: float) -> Mapping[int, int]:
-    idle = getattr(socket, "TCP_KEEPIDLE", getattr(socket, "TCP_KEEPALIVE", None))
-    return {} if idle is None else {idle: max(1, int(seconds))}
-
-
-class _WithFamily:
-    """Adds the address family (4, 6 or any) to what asyncio is asked to open."""
-
-    def __init__(self, *, family: int = 0, **arguments: Any) -> None:
-        self._family = family
-        super().__init__(**arguments)
-
-    def _connection_arguments(self) -> dict[str, Any]:
-        arguments: dict[str, Any] = dict(cast("Any", super())._connection_arguments())
-        return arguments | {"family": self._family} if self._family else arguments
-
-
-class _TcpConnection(_WithFamily, Connection):
-    pass
-
-
-class _TlsConnection(_WithFamily, SSLConnection):
-    pass
 
 
 def _disown_in_child() -> None:

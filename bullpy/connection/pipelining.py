@@ -1,7 +1,7 @@
 """One socket, many callers: the auto-pipelining client.
 
-Commands issued in the same turn of the event loop leave in one write; replies are matched
-in order. redis-py opens the connection (TLS, AUTH, SELECT, client name); after that the
+Commands issued in the same turn of the event loop leave together, a few in one write; replies
+are matched in order. redis-py opens the connection (TLS, AUTH, SELECT, client name); after that the
 transport's protocol is exchanged for `_Replies`, which hands every chunk to hiredis without
 a task or a timer per command.
 """
@@ -21,6 +21,7 @@ from redis.asyncio.connection import AbstractConnection
 from redis.exceptions import InvalidResponse
 
 from bullpy import errors
+from bullpy.connection import sockets
 
 Reply = Any
 """What Redis answered: bytes or str, int, list, None, or an exception instance."""
@@ -29,6 +30,12 @@ _Sent = tuple["asyncio.Future[Reply]", bool, int]
 """Who waits, whether undecoded, and for how many replies."""
 
 _NOTHING = object()
+
+
+WRITE_EACH = 6
+"""Commands after which the buffer is written at once. With all of a loop turn in one write, the
+server would wait until the last is ready, and the loop until the server has answered them all:
+both would take turns in being idle."""
 
 
 class Observer(Protocol):
@@ -72,6 +79,7 @@ class Pipeliner:
         self._command_timeout = command_timeout
         self._retry_min = retry_min
         self._retry_max = retry_max
+        self._look_every = command_timeout / 8
         self._loop = asyncio.get_running_loop()
         self._pid = os.getpid()
         self._transport: asyncio.Transport | None = None
@@ -124,7 +132,9 @@ class Pipeliner:
             return future
         self._pending.append((future, raw, replies))
         self._buffer.append(packed)
-        if not self._flushing:
+        if len(self._buffer) >= WRITE_EACH:
+            self._write_out()
+        elif not self._flushing:
             self._flushing = True
             self._loop.call_soon(self._flush)
         return future
@@ -133,8 +143,7 @@ class Pipeliner:
         """Close the socket. Commands still in flight fail. Closing twice is fine."""
         self._closed = True
         if self._connecting is not None:
-            self._connecting.cancel()
-            await asyncio.gather(self._connecting, return_exceptions=True)
+            await sockets.end(self._connecting)
         self._flush()
         self._drop(errors.RedisUnavailableError("The Redis client was closed."))
         self._fail_unsent(errors.RedisUnavailableError("The Redis client was closed."))
@@ -168,6 +177,9 @@ class Pipeliner:
 
     def _flush(self) -> None:
         self._flushing = False
+        self._write_out()
+
+    def _write_out(self) -> None:
         if self._buffer and self._transport is not None:
             self._transport.write(b"".join(self._buffer))
             self._buffer.clear()
@@ -276,7 +288,7 @@ class Pipeliner:
     def _watch(self) -> None:
         """Look at the oldest command every eighth of the time-out: no timer per command."""
         if self._watchdog is None and not self._closed:
-            self._watchdog = self._loop.call_later(self._command_timeout / 8, self._look)
+            self._watchdog = self._loop.call_later(self._look_every, self._look)
 
     def _look(self) -> None:
         self._watchdog = None

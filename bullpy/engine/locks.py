@@ -56,7 +56,8 @@ class LockKeeper:
         redis = backend.connection.settings
         # A renewal that waits longer than this would come too late anyway.
         timeout = min(redis.command_timeout, settings.lock_duration / 3)
-        self._client = ThreadClient(redis, f"{client_name()}:locks", timeout)
+        name = f"{client_name()}:locks"
+        self._client = ThreadClient(redis, name, timeout, key=self._stalled_key)
         self._held: dict[str, tuple[str, float]] = {}
         self._stop = threading.Event()
         self._thread: threading.Thread | None = None

@@ -18,9 +18,9 @@ from bullpy.connection.factory import (
     BlockingConnection,
     ThreadClient,
     client_name,
-    open_connection,
     share,
 )
+from bullpy.connection.sockets import open_connection
 from bullpy.scripts import load
 from bullpy.settings import RedisSettings
 

@@ -2,6 +2,9 @@
 //
 //   node peer.mjs 5|6 <redis-url>
 //
+// The URL may be bullpy's redis+cluster://host:port,host:port or
+// redis+sentinel://host:port,host:port/name, for which ioredis has options instead.
+//
 // It prints {"ready": true, "version": ...}. Each line in is {"id", "op", ...}, each
 // line out {"id", "ok": true, "result"} or {"id", "ok": false, "error": {name, message}};
 // requests run side by side, so replies may come in another order. A result that is
@@ -29,7 +32,7 @@
 
 import { createRequire } from 'node:module';
 import { createInterface } from 'node:readline';
-import { Redis } from 'ioredis';
+import { Cluster, Redis } from 'ioredis';
 
 import { behaviours } from './behaviours.mjs';
 import { EventLog } from './log.mjs';
@@ -48,8 +51,9 @@ if (!['5', '6'].includes(generation) || !url) {
 }
 const bullmq = await import(`bullmq${generation}`);
 const { version } = createRequire(import.meta.url)(`bullmq${generation}/package.json`);
-const connection = { url, maxRetriesPerRequest: null };
-const redis = new Redis(url, { maxRetriesPerRequest: null });
+const [, kind, nodes, name] = /^redis\+(cluster|sentinel):\/\/([^/]+)\/?([^/]*)/.exec(url) ?? [];
+const connection = connectionOf(kind);
+const redis = kind === 'cluster' ? connection : new Redis(...(kind ? [] : [url]), connection);
 redis.on('error', (error) => report('redis', error));
 
 const queues = new Map();
@@ -111,6 +115,18 @@ async function callOrGet(target, name, args = []) {
     throw new TypeError(`bullmq ${version}: ${target.constructor.name} has no member ${name}`);
   }
   return typeof target[name] === 'function' ? target[name](...args) : target[name];
+}
+
+function connectionOf(several) {
+  const addresses = nodes?.split(',').map((node) => {
+    const [host, port] = node.split(':');
+    return { host, port: Number(port) };
+  });
+  if (several === 'cluster') {
+    return new Cluster(addresses, { redisOptions: { maxRetriesPerRequest: null } });
+  }
+  if (several === 'sentinel') return { sentinels: addresses, name, maxRetriesPerRequest: null };
+  return { url, maxRetriesPerRequest: null };
 }
 
 // --- what requests name ----------------------------------------------------------

@@ -43,6 +43,32 @@ TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=4
         ("redis://?host=h&port=7", {"host": "h", "port": 7}),
         ("  redis://h\n", {"host": "h"}),
         ("redis://h?db=", {"host": "h"}),
+        ("redis://h?cluster=true", {"host": "h", "cluster": True}),
+        (
+            "redis+sentinel://u:p%40w@h1:1,h2/my%20master/3",
+            {
+                "username": "u",
+                "password": "p@w",
+                "sentinels": ("h1:1", "h2:26379"),
+                "sentinel_name": "my master",
+                "db": 3,
+            },
+        ),
+        (
+            "rediss+sentinel://[::1]:7,h2:8/m?sentinelPassword=s&sentinel_username=t",
+            {
+                "tls": True,
+                "sentinels": ("[::1]:7", "h2:8"),
+                "sentinel_name": "m",
+                "sentinel_username": "t",
+                "sentinel_password": "s",
+            },
+        ),
+        ("redis+cluster://h1,h2:7001", {"cluster": ("h1:6379", "h2:7001")}),
+        (
+            "rediss+cluster://:pw@h1:1/0?family=4",
+            {"tls": True, "password": "pw", "cluster": ("h1:1",), "db": 0, "family": 4},
+        ),
     ],
 )
 def test_url_reads_as_ioredis_reads_it(url: str, expected: dict[str, object]) -> None:
@@ -80,6 +106,14 @@ def test_url_reads_as_ioredis_reads_it(url: str, expected: dict[str, object]) ->
         '"redis://h"',
         "redis://h\x00",
         "unix://relative.sock",
+        "redis+sentinel://h1,h2",
+        "redis+sentinel:///mymaster",
+        "redis+sentinel://h1:x/mymaster",
+        "redis+sentinel://h1/mymaster/x",
+        "redis+cluster://",
+        "redis+cluster://h1:99999",
+        "redis+cluster://u:pa/ss@h1",
+        "redis+other://h1",
         "redis://h?" + "&".join(f"a{n}=1" for n in range(200)),
     ],
 )
@@ -100,6 +134,9 @@ def test_wrong_url_is_refused_with_a_fix(url: str) -> None:
         "redis://h:secret",
         "redis://:secret",
         "redis://h:x?password=secret",
+        "redis+sentinel://:secret@h:x/m",
+        "redis+sentinel://h:x/m?sentinel_password=secret",
+        "redis+cluster://h:1,u:secret",
         "http://u:secret@h",
         '"redis://u:secret@h"',
     ],
@@ -154,7 +191,8 @@ def test_built_url_reads_back_the_same(
 @example("/?")
 @example("redis://\ud800@h")
 def test_parsing_raises_nothing_but_configuration_error(text: str) -> None:
-    for url in (text, f"redis://{text}", f"redis://h?{text}", f"unix:///{text}"):
+    several = (f"redis+sentinel://{text}", f"redis+cluster://{text}")
+    for url in (text, f"redis://{text}", f"redis://h?{text}", f"unix:///{text}", *several):
         try:
             redis_url.parse(url)
         except errors.ConfigurationError:
@@ -175,33 +213,26 @@ def test_redaction_hides_several_urls_and_leaves_the_rest() -> None:
 
 
 @pytest.mark.parametrize(
-    ("options", "expected"),
+    "url",
     [
-        ({"host": "h", "port": 7, "db": 1}, {"host": "h", "port": 7, "db": 1}),
-        ({"host": "h", "ssl": True}, {"host": "h", "tls": True}),
-        ({"host": "h", "tls": {}}, {"host": "h", "tls": True}),
-        (
-            {"host": "h", "tls": {"rejectUnauthorized": False}},
-            {"host": "h", "tls": True, "tls_verify": False},
-        ),
-        ({"path": "/s"}, {"unix_socket": "/s"}),
-        ({"unix_socket_path": "/s"}, {"unix_socket": "/s"}),
-        ({"host": "h", "connectTimeout": 500}, {"host": "h", "connect_timeout": 0.5}),
-        ({"host": "h", "socket_timeout": 5}, {"host": "h", "command_timeout": 5}),
-        ({"host": "h", "password": None, "maxRetriesPerRequest": None}, {"host": "h"}),
-        (
-            {"url": "redis://h", "db": 2, "host": "other"},
-            {"host": "h", "db": 2, redis_url.HAS_URL: True},
-        ),
-        ({"url": "redis://h/1", "db": 2}, {"host": "h", "db": 1, redis_url.HAS_URL: True}),
+        "redis+sentinel://u:***@h1:1,[::1]:2/my%2Fmaster/3",
+        "rediss+sentinel://h1:1/m/0",
+        "redis+cluster://:***@h1:1,h2:2",
     ],
 )
-def test_connection_options_of_other_libraries_are_understood(
-    options: dict[str, object], expected: dict[str, object]
-) -> None:
-    assert redis_url.connection_from(options) == expected
-
-
-def test_sentinel_options_are_refused_not_ignored() -> None:
-    with pytest.raises(errors.ConfigurationError, match="sentinels"):
-        redis_url.connection_from({"sentinels": [{"host": "h"}], "name": "m"})
+def test_url_of_several_nodes_is_built_and_masked_as_it_is_read(url: str) -> None:
+    said = redis_url.parse(url)
+    assert not isinstance(said.cluster, bool)
+    built = redis_url.build(
+        host="",
+        port=6379,
+        db=said.db or 0,
+        username=said.username,
+        password=said.password,
+        unix_socket=None,
+        tls=bool(said.tls),
+        sentinels=said.sentinels or (),
+        sentinel_name=said.sentinel_name,
+        cluster=said.cluster or (),
+    )
+    assert built == redis_url.mask(url) == url

@@ -194,6 +194,99 @@ def test_any_mapping_gives_settings_or_configuration_error(options: dict[str, ob
         pass
 
 
+# -- sentinels and clusters ------------------------------------------------------------------
+
+
+def test_sentinels_come_in_every_spelling_and_are_one_cache_key() -> None:
+    spelled = [
+        RedisSettings(sentinels=["a:1", "b:2"], sentinel_name="m", password="p", db=1),
+        RedisSettings(sentinels=[("a", 1), ("b", 2)], sentinel_name="m", password="p", db=1),
+        RedisSettings.of("redis+sentinel://:p@a:1,b:2/m/1"),
+        RedisSettings.of(
+            {
+                "sentinels": [{"host": "a", "port": 1}, {"host": "b", "port": 2}],
+                "name": "m",
+                "password": "p",
+                "db": 1,
+            }
+        ),
+    ]
+    assert len(set(spelled)) == 1
+    assert spelled[0].masked_url == "redis+sentinel://:***@a:1,b:2/m/1"
+    assert pickle.loads(pickle.dumps(spelled[0])) == spelled[0]
+
+
+def test_cluster_comes_in_every_spelling_and_is_one_cache_key() -> None:
+    spelled = [
+        RedisSettings(cluster=["a:1", "b:2"]),
+        RedisSettings(cluster="a:1,b:2"),
+        RedisSettings(host="a", port=1, cluster=["b:2"]),
+        RedisSettings.of("redis+cluster://a:1,b:2"),
+        RedisSettings.of({"nodes": [{"host": "a", "port": 1}, {"host": "b", "port": "2"}]}),
+    ]
+    assert len(set(spelled)) == 1
+    assert spelled[0].masked_url == "redis+cluster://a:1,b:2"
+    assert RedisSettings(host="a", port=1, cluster=True) == RedisSettings(cluster=["a:1"])
+    assert RedisSettings(host="a", cluster=False) == RedisSettings(host="a")
+
+
+def test_variables_make_the_servers_of_a_url_a_cluster(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://:pw@a:1")
+    monkeypatch.setenv("BULLPY_REDIS_CLUSTER", "true")
+    assert RedisSettings().masked_url == "redis+cluster://:***@a:1"
+    assert RedisSettings(host="h").masked_url == "redis://h:6379/0"
+    assert RedisSettings.from_url("redis://h").masked_url == "redis://h:6379/0"
+    monkeypatch.setenv("BULLPY_REDIS_CLUSTER", "b:2,c:3")
+    assert RedisSettings().masked_url == "redis+cluster://:***@a:1,b:2,c:3"
+    monkeypatch.setenv("BULLPY_REDIS_CLUSTER", "false")
+    assert RedisSettings().masked_url == "redis://:***@a:1/0"
+
+
+def test_sentinels_of_the_environment_win_over_the_host_of_its_url(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setenv("REDIS_URL", "redis://:pw@a:1/2")
+    monkeypatch.setenv("BULLPY_REDIS_SENTINELS", "s1,s2:7")
+    monkeypatch.setenv("BULLPY_REDIS_SENTINEL_NAME", "m")
+    monkeypatch.setenv("BULLPY_REDIS_SENTINEL_PASSWORD", "geheim")
+    settings = RedisSettings()
+    assert settings.masked_url == "redis+sentinel://:***@s1:26379,s2:7/m/2"
+    assert settings.sentinel_password is not None
+    assert "geheim" not in repr(settings)
+    assert RedisSettings(host="h").masked_url == "redis://h:6379/0"
+    assert RedisSettings(cluster=["c:1"]).masked_url == "redis+cluster://c:1"
+
+
+@pytest.mark.parametrize(
+    ("values", "part"),
+    [
+        ({"cluster": True}, "one of its nodes"),
+        ({"cluster": ["a"], "db": 3}, "database 0 alone"),
+        ({"cluster": ["a:x"]}, "BULLPY_REDIS_CLUSTER"),
+        ({"cluster": ["redis://:geheim@h:1"]}, "has a user"),
+        ({"sentinels": ["a"]}, "sentinel_name"),
+        ({"sentinels": ["a:0"], "sentinel_name": "m"}, "BULLPY_REDIS_SENTINELS"),
+        ({"sentinel_name": "m", "host": "h"}, "without sentinels"),
+        ({"sentinels": ["a"], "sentinel_name": "m", "host": "h"}, "Both host and sentinels"),
+        ({"sentinels": ["a"], "sentinel_name": "m", "cluster": ["b"]}, "Both"),
+        ({"sentinels": ["a"], "sentinel_name": "m", "sentinel_password": ["geheim"]}, "***"),
+    ],
+)
+def test_wrong_sentinel_or_cluster_setting_is_named(values: dict[str, object], part: str) -> None:
+    with pytest.raises(errors.ConfigurationError) as caught:
+        RedisSettings(**values)
+    assert part in str(caught.value)
+    assert "geheim" not in str(caught.value)
+
+
+@pytest.mark.parametrize(
+    ("url", "local"),
+    [("redis+cluster://127.0.0.1:1,[::1]:2", True), ("redis+sentinel://localhost,h2/m", False)],
+)
+def test_several_nodes_are_local_if_all_are(url: str, local: bool) -> None:
+    assert RedisSettings.from_url(url).is_local is local
+
+
 # -- workers ---------------------------------------------------------------------------------
 
 
