@@ -43,6 +43,7 @@ if TYPE_CHECKING:
     from bullpy.flows import FlowProducer
     from bullpy.job import Job
     from bullpy.queue import Queue
+    from bullpy.repair import RepairReport
     from bullpy.running import run
     from bullpy.settings import RedisSettings, WorkerSettings
     from bullpy.types import Backoff, Isolation, JobState, KeepJobs, RateLimit, StopReason
@@ -65,6 +66,7 @@ _HOMES = {
     "RateLimitError": "bullpy.errors:RateLimited",
     "RateLimited": "bullpy.errors",
     "RedisSettings": "bullpy.settings",
+    "RepairReport": "bullpy.repair",
     "Retry": "bullpy.errors",
     "ServerIdentity": "bullpy.connection.identity",
     "Snooze": "bullpy.errors",
@@ -94,6 +96,7 @@ __all__ = [
     "RateLimitError",
     "RateLimited",
     "RedisSettings",
+    "RepairReport",
     "Retry",
     "ServerIdentity",
     "Snooze",

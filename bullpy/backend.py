@@ -15,7 +15,7 @@ from bullmq.backends.redis_backend import RedisBackend
 from bullmq.queue_keys import QueueKeys
 from bullmq.redis_connection import RedisConnection
 
-from bullpy import errors
+from bullpy import errors, placing
 from bullpy.connection.client import PipeliningClient
 from bullpy.connection.clients import options_of
 from bullpy.connection.factory import SharedRedis, share
@@ -178,12 +178,28 @@ class Backend(RedisBackend):
 
     async def _run_transaction(self, entries: Sequence[tuple[Scripts, Any, bool]]) -> list[Any]:
         async with self.conn.pipeline(transaction=True) as pipe:
+            places: list[int] = []
             for scripts, job, is_parent in entries:
+                places.append(len(pipe))
                 if is_parent:
                     await scripts.addParentJob(job, pipe)
+                    # A child that has ended already must not release it before the others exist.
+                    pipe.sadd(f"{scripts.toKey(job.id)}:dependencies", placing.ADDING)
                 else:
                     await scripts.addJob(job, pipe)
-            return await pipe.execute()
+            for scripts, job, is_parent in entries:
+                if is_parent:
+                    keys = [scripts.toKey(job.id), scripts.keys["meta"]]
+                    pipe.eval(placing.RELEASE, len(keys), *keys, job.id)
+            replies = await pipe.execute()
+            return [replies[place] for place in places]
+
+    async def pause(self, paused: bool = True) -> int:
+        """Pause the queue; or resume it, and bring all back that is left in the list `paused`."""
+        left = await self.scripts.pause(paused)
+        while left:
+            left = await self.scripts.pause(paused, tell=False)
+        return left
 
     async def addLog(self, job_id: str, log_row: str, keep_logs: int = 0) -> int:
         """Append a line to a job's log.

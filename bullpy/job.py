@@ -4,17 +4,21 @@ from __future__ import annotations
 
 import asyncio
 import functools
+import inspect
 import json
-from collections.abc import Awaitable, Coroutine, Mapping
+import logging
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
 from bullmq.backoffs import Backoffs
 from bullmq.job import Job as UpstreamJob
 from bullmq.job import optsFromJSON
 
-from bullpy import codec, errors
+from bullpy import codec, errors, steps
+from bullpy.connection.pipelining import retry_pause
 from bullpy.jobfields import JobFields
 from bullpy.options import milliseconds
+from bullpy.ownscripts import STORE_STEP
 from bullpy.types import JobState
 
 if TYPE_CHECKING:
@@ -22,8 +26,13 @@ if TYPE_CHECKING:
 
     from bullpy.events import QueueEvents
 
+_log = logging.getLogger("bullpy.worker")
+
 CRASHES_FIELD = b"bullpy:crashes"
 """The field of a job's hash that counts the children it crashed; BullMQ leaves it alone."""
+
+DEATHS_FIELD = b"bullpy:deaths"
+"""The field that counts the worker processes that died while they ran the job."""
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -57,6 +66,7 @@ class Job(JobFields[T], UpstreamJob):
     deferredFailure: str | None = None
     discarded: bool = False
     raw_data: bytes | str | None = None
+    _raw: Raw | None = None
     _loop: asyncio.AbstractEventLoop | None = None
 
     def __init__(
@@ -94,6 +104,7 @@ class Job(JobFields[T], UpstreamJob):
         job.name = reader.text(b"name") or ""
         if token is not None:
             job.raw_data = raw.get(b"data") or b"{}"
+            job._raw = raw
         job.data = reader.json(b"data", empty={})
         opts = job.opts = reader.options()
         job.attempts = opts["attempts"]
@@ -128,6 +139,7 @@ class Job(JobFields[T], UpstreamJob):
         self.parentKey = reader.text(b"parentKey")
         self.parent = reader.json(b"parent", empty=None)
         self.crashes = reader.number(CRASHES_FIELD)
+        self.deaths = reader.number(DEATHS_FIELD)
 
     @property
     def is_ghost(self) -> bool:
@@ -180,24 +192,101 @@ class Job(JobFields[T], UpstreamJob):
         """Upstream's name for `update_data`."""
         return self.update_data(data)
 
+    def once(self, step: str, function: Callable[[], Any]) -> Any:
+        """Do a step of the job, unless an earlier run has done it: then give that one's result.
+
+        ```python
+        receipt = await job.once("charge", lambda: charge(order, key=job.id))
+        ```
+
+        In an `async def` processor the call is awaited, and the function may be sync or async; in a
+        `def` processor both are plain calls. The result is stored in the job's hash as JSON, and
+        comes back as JSON gives it, on the first run too. It stays through retries, also those of a
+        failed job by hand, and is removed with the job.
+
+        The function may run again when the process dies after it ran and before its result is
+        stored, or when the lock was lost by then.
+
+        Args:
+            step: The step's name, the same one on each run; at most 200 characters.
+            function: What to do; takes nothing.
+
+        Returns:
+            The function's result; in an `async def` processor an awaitable of it.
+
+        Raises:
+            errors.EncodingError: The result has no JSON form, or more than 64 KiB of it. The job
+                fails without further attempts.
+            errors.LockLostError: The job is another worker's by now.
+            errors.WorkerStateError: The job is not being processed.
+        """
+        if self._raw is None or self.token is None:
+            raise errors.WorkerStateError(
+                f"Job {self.id} is not being processed here.", fix="Call once() in its processor."
+            )
+        steps.field_of(step)
+        if _loop_runs():
+            return self._once_awaited(step, function)
+        encoded = self._known_step(step)
+        if encoded is None:
+            encoded = steps.encode(step, function())
+            self._do(self.store_step(step, encoded))
+        return steps.decode(encoded)
+
+    async def _once_awaited(self, step: str, function: Callable[[], Any]) -> Any:
+        encoded = self._known_step(step)
+        if encoded is None:
+            result = function()
+            encoded = steps.encode(step, await result if inspect.isawaitable(result) else result)
+            await self.store_step(step, encoded)
+        return steps.decode(encoded)
+
+    def _known_step(self, step: str) -> str | bytes | None:
+        """The step's result as JSON, from what was read when the job was fetched."""
+        assert self._raw is not None
+        return self._raw.get(steps.field_of(step).encode())
+
+    async def step_result(self, step: str) -> str | None:
+        """For `once` in a child process: the step's result as JSON, None if it was not done."""
+        known = self._known_step(step)
+        return known.decode() if isinstance(known, bytes) else known
+
+    async def store_step(self, step: str, encoded: str) -> None:
+        """For `once`: store a step's result, for as long as it takes to reach Redis.
+
+        Raises:
+            errors.JobNotFoundError: The job was removed.
+            errors.LockLostError: It is another worker's by now.
+        """
+        field = steps.field_of(step)
+        failures = 0
+        while True:
+            try:
+                await STORE_STEP(self.backend, self.id, self.token or "", field, encoded)
+                break
+            except errors.RedisError as error:
+                # The step is done: an outage must not make the job do it again.
+                if not failures:
+                    message = "the result of step %s is held until Redis takes it: %s"
+                    _log.warning(message, step, error, extra={"code": error.code})
+                await asyncio.sleep(max(0.02, retry_pause(failures, 0.05, 1.0)))
+                failures += 1
+        self._raw = {**(self._raw or {}), field.encode(): encoded}
+
     def bind(self, loop: asyncio.AbstractEventLoop) -> None:
         """Tell the job which loop serves its calls when it runs in a thread."""
         self._loop = loop
 
     def _do(self, call: Coroutine[Any, Any, Result]) -> Awaitable[Result]:
         """Give the coroutine to who can await it; in a thread, run it and give the result."""
-        try:
-            asyncio.get_running_loop()
-        except RuntimeError:
-            if self._loop is None:
-                call.close()
-                raise errors.WorkerStateError(
-                    "This job can be used only from a running event loop."
-                ) from None
-            return cast(
-                "Awaitable[Result]", asyncio.run_coroutine_threadsafe(call, self._loop).result()
-            )
-        return call
+        if _loop_runs():
+            return call
+        if self._loop is None:
+            call.close()
+            raise errors.WorkerStateError("This job can be used only from a running event loop.")
+        return cast(
+            "Awaitable[Result]", asyncio.run_coroutine_threadsafe(call, self._loop).result()
+        )
 
     # -- from outside ----------------------------------------------------------------------
 
@@ -291,11 +380,20 @@ class Job(JobFields[T], UpstreamJob):
         return f"<Job {self.id} {self.name!r} of {self.queueQualifiedName}>"
 
 
+def _loop_runs() -> bool:
+    """Whether an event loop runs in this thread."""
+    try:
+        asyncio.get_running_loop()
+    except RuntimeError:
+        return False
+    return True
+
+
 _LATER_FIELDS = frozenset(
     [
         *(b"atm", b"attemptsMade", b"stc", b"finishedOn", b"rjk", b"defa", b"failedReason"),
         *(b"deid", b"progress", b"returnvalue", b"stacktrace", b"parentKey", b"parent"),
-        CRASHES_FIELD,
+        *(CRASHES_FIELD, DEATHS_FIELD),
     ]
 )
 

@@ -21,6 +21,8 @@ class JobFields(Generic[T]):
         token: The token of its lock.
         timestamp: When it was created, in milliseconds since 1970.
         crashes: How often it has crashed the child process that ran it.
+        deaths: How often a worker process died while it ran the job, and another one noticed
+            before the job stalled.
         stop_text: Why it is asked to stop, in the words of who asked; None without any.
     """
 
@@ -49,6 +51,7 @@ class JobFields(Generic[T]):
     stalledCounter: int = 0
     finishedOn: int = 0
     crashes: int = 0
+    deaths: int = 0
     stop_text: str | None = None
     _stop: StopReason | None = None
     _on_stop: Callable[[StopReason], None] | None = None

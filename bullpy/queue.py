@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Mapping, Sequence
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from bullmq import Queue as UpstreamQueue
 
-from bullpy import codec, errors, options
+from bullpy import codec, dialect, errors, options, peers, repair
 from bullpy.backend import backend_for
 from bullpy.emitter import SafeEmitter
 from bullpy.job import Job
@@ -20,7 +21,9 @@ if TYPE_CHECKING:
     from bullpy.connection.factory import SharedRedis
     from bullpy.connection.identity import ServerIdentity
     from bullpy.events import QueueEvents
+    from bullpy.repair import RepairReport
 
+log = logging.getLogger("bullpy.queue")
 
 CANCEL_STREAM = "cancel"
 """Last part of the key of the stream that takes requests to cancel running jobs."""
@@ -63,7 +66,10 @@ class Queue(SafeEmitter, UpstreamQueue):
     """
 
     EVENTS = frozenset(
-        ["waiting", "progress", "removed", "paused", "resumed", "cleaned", "error", "closed"]
+        [
+            *("waiting", "progress", "removed", "paused", "resumed", "cleaned"),
+            *("warning", "error", "closed"),
+        ]
     )
 
     def __init__(
@@ -273,6 +279,53 @@ class Queue(SafeEmitter, UpstreamQueue):
 
     # -- steering --------------------------------------------------------------------------
 
+    async def pause(self) -> None:
+        """Let no worker of the queue fetch a job until somebody resumes it; running jobs go on.
+
+        Emits `warning`, with a `PeerWarning`, where another version of BullMQ on the queue can
+        lose jobs because of it.
+
+        Raises:
+            errors.RedisError: Redis could not be asked, or refused.
+        """
+        await self.backend.pause(True)
+        await self._warn_of_peers()
+
+    async def resume(self) -> None:
+        """Let workers fetch again, whoever paused the queue; all jobs that wait are found.
+
+        Raises:
+            errors.RedisError: Redis could not be asked, or refused.
+        """
+        # Before: what the versions do to a queue that is paused is what is warned of.
+        await self._warn_of_peers()
+        await self.backend.pause(False)
+
+    async def repair(self, *, dry_run: bool = False) -> RepairReport:
+        """Put jobs back that no worker would ever get.
+
+        Those are jobs that exist and are in no list or set of the queue, as after a resume by
+        BullMQ 5 beside version 6, and jobs in a list that nobody reads. Each goes back once,
+        where its own fields say: to the front of those that wait, to those with its priority,
+        or delayed until it is due. Jobs that have ended, run, or wait for children are left
+        alone. Workers may run meanwhile. It reads all keys of the database, in small steps.
+
+        Args:
+            dry_run: Only tell what would be done.
+
+        Raises:
+            errors.RedisError: Redis could not be asked, or refused. What was put back stays;
+                repair again.
+        """
+        await self._warn_of_peers()
+        return await repair.repair(self.backend, dry_run=dry_run)
+
+    async def _warn_of_peers(self) -> None:
+        warning = (await peers.look(self.backend)).warning
+        if warning is not None:
+            log.warning("%s", warning, extra={"queue": self.name, "code": warning.code})
+            self.emit("warning", warning)
+
     async def retry_jobs(self, state: str = "failed", *, count: int = 1000) -> None:
         """Put all failed (or completed) jobs back into the queue, `count` per step."""
         await self.retryJobs({"state": state, "count": count})
@@ -357,7 +410,9 @@ class Queue(SafeEmitter, UpstreamQueue):
             force: Even if jobs run.
         """
         await super().obliterate(force)
-        await self.client.delete(self.backend.toKey(CANCEL_STREAM))
+        await self.client.delete(
+            self.backend.toKey(CANCEL_STREAM), self.backend.toKey(dialect.MAJORS)
+        )
 
     async def rate_limit(self, seconds: float) -> None:
         """Let no worker of the queue fetch a job for that long."""

@@ -18,7 +18,7 @@ from bullmq.queue_keys import QueueKeys
 from bullmq.redis_connection import SCRIPT_DEFINITIONS, RedisConnection
 from bullmq.scripts import Scripts as UpstreamScripts
 
-from bullpy import codec, errors
+from bullpy import codec, dialect, errors
 from bullpy.connection.client import run_script
 from bullpy.connection.factory import SharedRedis
 from bullpy.connection.probe import classify
@@ -214,6 +214,24 @@ class Scripts(UpstreamScripts):
         )
         return int(reply[0]), reply[1] if len(reply) > 1 else None
 
+    async def pause(self, paused: bool = True, *, tell: bool = True) -> int:
+        """Pause or resume the queue.
+
+        Args:
+            paused: Pause, else resume.
+            tell: Add the event `paused` or `resumed`.
+
+        Returns:
+            How many jobs are left in the list `paused` after a resume; resume again then.
+        """
+        names = ["wait", "paused"] if paused else ["paused", "wait"]
+        keys = [
+            self.keys[name]
+            for name in (*names, "meta", "prioritized", "events", "delayed", "marker")
+        ]
+        args = ["paused" if paused else "resumed", "1" if tell else "0"]
+        return int(await self.commands["pause"](keys, args) or 0)
+
     def moveToFinishedArgs(
         self,
         job: UpstreamJob,
@@ -318,8 +336,9 @@ def error_for(
 
 @functools.cache
 def load(name: str) -> tuple[bytes, bytes]:
-    """A script's SHA-1 (hex) and text, from the installed package."""
-    source = (Path(bullmq.__file__).parent / "commands" / _FILES[name]).read_bytes()
+    """A script's SHA-1 (hex) and text: the installed package's, as `dialect` speaks it."""
+    path = Path(bullmq.__file__).parent / "commands" / _FILES[name]
+    source = dialect.speak(name, path.read_bytes())
     return hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(), source
 
 

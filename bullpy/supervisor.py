@@ -1,10 +1,18 @@
 """`bullpy worker --processes`: worker processes under one parent that restarts and stops them.
 
 The parent runs no job and has no connection to Redis. Each worker process is a `bullpy worker` of
-its own, and has one socket in common with the parent: it writes one byte there once its workers
-are ready, and its end tells that the parent is gone. `BULLPY_SUPERVISOR` holds the socket's
-descriptor and the process's number. This variable is a hand-shake between the two and no setting:
-users never set it, so `settings` does not know it.
+its own, and has one socket in common with the parent, whose end tells that the parent is gone.
+`BULLPY_SUPERVISOR` holds the socket's descriptor and the process's number. This variable is a
+hand-shake between the two and no setting: users never set it, so `settings` does not know it.
+
+On the socket go lines of a word and ids of workers:
+
+| Line | From | Says |
+|---|---|---|
+| `workers ID...` | the worker process | which workers it has, before they start |
+| `ready` | the worker process | all of them are ready |
+| `dead ID...` | the parent | workers of a process that has ended: release their jobs |
+| `released ID...` | the worker process | that is done |
 """
 
 from __future__ import annotations
@@ -17,7 +25,7 @@ import signal
 import socket
 import subprocess
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 
 from bullpy import errors
@@ -64,9 +72,10 @@ class Restarts:
 class Supervisor:
     """Keeps worker processes running until it is stopped.
 
-    A process that ends is started again after a pause. Two ends are not worth repeating, and end
-    all: one with exit code 2 before the process was ready, which is a wrong configuration, and
-    one before any process was ever ready.
+    A process that ends is started again after a pause. Another one that is ready, or the next that
+    gets ready, is told to release the jobs that it leaves behind. Two ends are not worth repeating,
+    and end all: one with exit code 2 before the process was ready, which is a wrong configuration,
+    and one before any process was ever ready.
 
     Args:
         command: What a worker process runs; it should call `Parent.from_environment`.
@@ -88,6 +97,7 @@ class Supervisor:
         self._patience = patience
         self._restarts = restarts or Restarts()
         self._children: set[_Child] = set()
+        self._dead: set[str] = set()
         self._stopping = asyncio.Event()
         self._hurried = False
         self._signals = 0
@@ -175,18 +185,27 @@ class Supervisor:
         loop = asyncio.get_running_loop()
         started = loop.time()
         try:
-            child = _Child(self._command, number, self._ready)
+            child = _Child(self._command, number, self._pass_on)
         except OSError as error:
             return _End(str(number), 1, f"cannot start: {error}")
         log.info("worker process %s started", child.who)
         self._children.add(child)
         code = await asyncio.shield(child.ended)
         self._children.discard(child)
+        # What it was told itself, and has not done, is still to be done.
+        self._dead |= {*child.workers, *child.asked}
+        self._pass_on()
         return _End(child.who, code, _how(code), child.is_ready, loop.time() - started)
 
-    def _ready(self, child: _Child) -> None:
-        self._was_ready = True
-        log.info("worker process %s is ready", child.who)
+    def _pass_on(self, newly_ready: _Child | None = None) -> None:
+        """Let a process that is ready release the jobs of those that have ended."""
+        if newly_ready is not None:
+            self._was_ready = True
+            log.info("worker process %s is ready", newly_ready.who)
+        living = next((child for child in self._children if child.is_ready), None)
+        if living is not None and self._dead:
+            living.ask_to_release(self._dead)
+            self._dead = set()
 
     # -- signals ---------------------------------------------------------------------------
 
@@ -241,6 +260,8 @@ class Parent:
         self.number = number
         self._line = line
         self._workers: tuple[Worker, ...] = ()
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._releasing: set[asyncio.Task[None]] = set()
         # A thread: it has to notice even while the event loop is blocked, or a module loads.
         threading.Thread(target=self._watch, name="bullpy parent", daemon=True).start()
 
@@ -271,16 +292,20 @@ class Parent:
         return cls(line, number)
 
     def adopt(self, workers: Sequence[Worker]) -> None:
-        """Give names of the user's a number, and tell the parent when all workers are ready."""
+        """Give names of the user's a number, and tell the parent when all workers are ready.
+
+        From then on the workers release the jobs of processes beside this one that die.
+        """
         self._workers = tuple(workers)
         waiting = set(workers)
+        self._say("workers", (worker.id for worker in workers))
 
         def watch(worker: Worker) -> None:
             def ready() -> None:
                 waiting.discard(worker)
                 if not waiting:
-                    with contextlib.suppress(OSError):  # the parent is gone, which `_watch` sees
-                        self._line.sendall(b"r")
+                    self._loop = asyncio.get_running_loop()
+                    self._say("ready")
 
             worker.once("ready", ready)
 
@@ -289,15 +314,40 @@ class Parent:
                 worker.rename(f"{worker.settings.name}:{self.number}")
             watch(worker)
 
+    def _say(self, word: str, ids: Iterable[str] = ()) -> None:
+        with contextlib.suppress(OSError):  # the parent is gone, which `_watch` sees
+            self._line.sendall(_line(word, ids))
+
     def _watch(self) -> None:
+        lines = _Lines()
         with self._line, contextlib.suppress(OSError):
-            while self._line.recv(16):
-                pass
+            while said := self._line.recv(4096):
+                for word, ids in lines.feed(said):
+                    # It says so only to a process that is ready, and so has a loop.
+                    if word == "dead" and self._loop is not None:
+                        with contextlib.suppress(RuntimeError):  # closed: this process ends too
+                            self._loop.call_soon_threadsafe(self._release, ids)
         log.warning("the parent process is gone: this worker process ends")
         os.kill(os.getpid(), signal.SIGTERM)
         if self._workers:
             threading.Event().wait(patience_for(self._workers))
             os.kill(os.getpid(), signal.SIGKILL)
+
+    def _release(self, ids: list[str]) -> None:
+        task = asyncio.get_running_loop().create_task(self._release_jobs_of(ids))
+        self._releasing.add(task)
+        task.add_done_callback(self._releasing.discard)
+
+    async def _release_jobs_of(self, ids: list[str]) -> None:
+        """Let every worker look in its queue; those processes had workers of the same queues."""
+        results = await asyncio.gather(
+            *(worker.release_jobs_of(ids) for worker in self._workers if worker.running),
+            return_exceptions=True,
+        )
+        for result in results:
+            if isinstance(result, BaseException):
+                log.error("jobs of a dead process are left to the stalled check", exc_info=result)
+        self._say("released", ids)
 
 
 class _Child:
@@ -311,6 +361,9 @@ class _Child:
         self, command: Sequence[str], number: int, on_ready: Callable[[_Child], None]
     ) -> None:
         self.is_ready = False
+        self.workers: set[str] = set()
+        self.asked: set[str] = set()
+        self._lines = _Lines()
         self.ended: asyncio.Future[int] = asyncio.get_running_loop().create_future()
         self._on_ready = on_ready
         self._line, theirs = socket.socketpair()
@@ -354,19 +407,53 @@ class _Child:
             with contextlib.suppress(ProcessLookupError, PermissionError):
                 os.killpg(self.pid, signal.SIGKILL)
 
+    def ask_to_release(self, ids: set[str]) -> None:
+        """Tell it the workers of a process that has ended."""
+        self.asked |= ids
+        # Where its socket is closed or full it ends too, or hangs: then another one is asked.
+        with contextlib.suppress(OSError):
+            self._line.send(_line("dead", ids))
+
     def _hear(self) -> None:
-        try:
-            said = self._line.recv(16)
-        except BlockingIOError:
-            return
-        except OSError:
-            said = b""
-        if not said:
-            # Its end is what SIGCHLD tells.
-            asyncio.get_running_loop().remove_reader(self._line)
-        elif not self.is_ready:
+        while True:
+            try:
+                said = self._line.recv(4096)
+            except BlockingIOError:
+                return
+            except OSError:
+                said = b""
+            if not said:
+                # Its end is what SIGCHLD tells.
+                asyncio.get_running_loop().remove_reader(self._line)
+                return
+            for word, ids in self._lines.feed(said):
+                self._heard(word, ids)
+
+    def _heard(self, word: str, ids: list[str]) -> None:
+        if word == "workers":
+            self.workers.update(ids)
+        elif word == "released":
+            self.asked.difference_update(ids)
+        elif word == "ready" and not self.is_ready:
             self.is_ready = True
             self._on_ready(self)
+
+
+class _Lines:
+    """The lines of a socket, as they become whole: a word, and ids."""
+
+    def __init__(self) -> None:
+        self._rest = b""
+
+    def feed(self, data: bytes) -> list[tuple[str, list[str]]]:
+        """What is complete with this data."""
+        *whole, self._rest = (self._rest + data).split(b"\n")
+        words = [line.decode("ascii", "replace").split() for line in whole]
+        return [(found[0], found[1:]) for found in words if found]
+
+
+def _line(word: str, ids: Iterable[str] = ()) -> bytes:
+    return " ".join([word, *sorted(ids)]).encode() + b"\n"
 
 
 @dataclass(frozen=True, slots=True)

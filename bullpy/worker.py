@@ -9,14 +9,14 @@ import logging
 import os
 import socket
 import time
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self, TypeVar, cast
 from uuid import uuid4
 
 from bullmq import Worker as UpstreamWorker
 
-from bullpy import errors, hooks, processors
+from bullpy import errors, hooks, peers, processors
 from bullpy.backend import backend_for
 from bullpy.connection.factory import BlockingConnection, SharedRedis
 from bullpy.connection.identity import ServerIdentity
@@ -25,10 +25,12 @@ from bullpy.engine import shutdown
 from bullpy.engine.calls import Calls
 from bullpy.engine.cancel import CancelRequests
 from bullpy.engine.locks import LockKeeper
+from bullpy.engine.orphans import Orphans
 from bullpy.engine.recovery import Recovery, StalledCheck
 from bullpy.engine.runner import Runner
 from bullpy.engine.settle import BackoffStrategy, Settler
 from bullpy.engine.slots import Slots
+from bullpy.engine.watchdog import LoopWatch, watch
 from bullpy.job import Job
 from bullpy.limits import Limits
 from bullpy.logs import RateLimited
@@ -102,6 +104,7 @@ class Worker(SafeEmitter, UpstreamWorker):
             "failed",
             "stalled",
             "drained",
+            "warning",
             "error",
             "paused",
             "resumed",
@@ -183,6 +186,7 @@ class Worker(SafeEmitter, UpstreamWorker):
         self._slots: Slots | None = None
         self._settler: Settler | None = None
         self._locks: LockKeeper | None = None
+        self._watch: LoopWatch | None = None
         self._started_at: float | None = None
         self._is_ready = False
         self._crash: BaseException | None = None
@@ -378,6 +382,8 @@ class Worker(SafeEmitter, UpstreamWorker):
             await runner.start()
             requests = CancelRequests(self.backend, slots, self.cancel_job, self.report)
             locks.start()
+            if self.settings.loop_warning:
+                self._watch = watch(self.settings.loop_warning)
             fetching = asyncio.create_task(slots.run(), name="bullpy fetch")
             services = {
                 fetching,
@@ -402,6 +408,8 @@ class Worker(SafeEmitter, UpstreamWorker):
                 unsubscribe()
                 await runner.close()
                 await locks.stop()
+                if self._watch is not None:
+                    self._watch.release()
 
     def _build(self) -> tuple[StalledCheck, Runner]:
         """Put the engine together. Here and not before: it belongs to the running loop."""
@@ -482,10 +490,10 @@ class Worker(SafeEmitter, UpstreamWorker):
         await runner.ready()
         identity = self.shared.identity
         try:
-            counts, paused = await asyncio.gather(self._waiting(), self.backend.isPaused())
+            counts, found = await asyncio.gather(self._waiting(), peers.look(self.backend))
         except errors.RedisError as error:
             self.report(error)
-            counts, paused = None, False
+            counts, found = None, None
         log.info(
             "ready: queue %s (prefix %s) at %s, concurrency %d, %s waiting",
             self.name,
@@ -495,7 +503,7 @@ class Worker(SafeEmitter, UpstreamWorker):
             "?" if counts is None else counts,
             extra={"queue": self.name, "worker": self.workerName},
         )
-        if paused:
+        if found is not None and found.paused:
             log.warning(
                 "queue %s is paused: no worker gets jobs until somebody resumes it.",
                 self.name,
@@ -503,6 +511,10 @@ class Worker(SafeEmitter, UpstreamWorker):
             )
         self._is_ready = True
         self.emit("ready")
+        warning = found.warning if found is not None else None
+        if warning is not None:
+            log.warning("%s", warning, extra={"queue": self.name, "code": warning.code})
+            self.emit("warning", warning)
 
     async def _waiting(self) -> int:
         counts = await self.backend.getCounts(["wait", "paused", "prioritized", "delayed"])
@@ -573,7 +585,7 @@ class Worker(SafeEmitter, UpstreamWorker):
             for running in (slots.running.get(job_id) for job_id in ids if slots)
             if running is not None and not running.settling
         ]
-        if not lost:
+        if slots is None or not lost:
             return
         self.emit("lockRenewalFailed", [running.job.id for running in lost])
         for running in lost:
@@ -584,7 +596,7 @@ class Worker(SafeEmitter, UpstreamWorker):
                     fix="Look for an outage of Redis, or for what starved this process.",
                 )
             )
-            running.stop(StopReason.LOCK_LOST, "lock lost")
+            slots.lost(running)
 
     def _locks_renewed(self, job_ids: object) -> None:
         ids = cast("list[str]", job_ids)
@@ -678,10 +690,35 @@ class Worker(SafeEmitter, UpstreamWorker):
         calls = Calls(self, self.backend, self.settings, self.workerName)
         await StalledCheck(calls, self.settings, self.emit, self.report).check()
 
+    async def release_jobs_of(self, worker_ids: Iterable[str]) -> list[str]:
+        """Put the jobs of workers of this queue that are dead back to the front of the queue.
+
+        Without it they stall first. Neither a stall nor an attempt is counted; the field
+        `bullpy:deaths` of each job is.
+
+        Args:
+            worker_ids: The `id` of each of those workers; what else is locked stays so.
+
+        Returns:
+            The ids of the jobs.
+        """
+        calls = Calls(self, self.backend, self.settings, self.workerName)
+        return await Orphans(self.backend, calls, self.settings).release(worker_ids)
+
     @property
     def active_jobs(self) -> list[Job[Any]]:
         """The jobs that run here now."""
         return [running.job for running in self._slots.running.values()] if self._slots else []
+
+    @property
+    def loop_lag(self) -> float:
+        """Seconds that the event loop took to turn, when it was last asked to."""
+        return self._watch.lag if self._watch else 0.0
+
+    @property
+    def loop_blocks(self) -> int:
+        """How often the event loop was blocked for longer than `loop_warning`."""
+        return self._watch.blocks if self._watch else 0
 
     @property
     def last_fetch_age(self) -> float | None:

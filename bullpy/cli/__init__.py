@@ -13,7 +13,7 @@ from typing import NoReturn
 import typer
 
 from bullpy import errors
-from bullpy.cli import audio, job, version, worker
+from bullpy.cli import audio, job, queue, version, worker
 
 app = typer.Typer(
     name="bullpy",
@@ -27,6 +27,7 @@ app = typer.Typer(
 app.command("worker")(worker.worker)
 app.command("version")(version.version)
 app.add_typer(job.app, name="job")
+app.add_typer(queue.app, name="queue")
 app.add_typer(audio.app, name="audio")
 
 

@@ -10,6 +10,7 @@ from __future__ import annotations
 import time
 from collections.abc import Mapping
 from dataclasses import dataclass
+from enum import Enum
 from typing import Any, cast
 
 from bullpy import codec, errors, scripts
@@ -17,8 +18,32 @@ from bullpy.backend import Backend
 from bullpy.connection.client import run_script
 from bullpy.connection.pipelining import Pipeliner
 from bullpy.connection.probe import classify
+from bullpy.engine.clock import ServerClock
 from bullpy.job import CRASHES_FIELD, Job, stacktrace_json
 from bullpy.settings import WorkerSettings
+
+
+class Appetite(Enum):
+    """How much a worker needs a job; the values are arguments of the fetching script."""
+
+    NONE = b""
+    WAITS = b"1"
+    STARVES = b"2"
+
+
+@dataclass(frozen=True, slots=True)
+class GlobalLimit:
+    """What a fetch told of the queue's global concurrency.
+
+    Attributes:
+        concurrency: How many jobs may run at a time.
+        others_wait: Whether a worker of bullpy holds no job because of it.
+        is_full: Whether that many run, so that none could be fetched.
+    """
+
+    concurrency: int
+    others_wait: bool
+    is_full: bool
 
 
 @dataclass(slots=True)
@@ -29,13 +54,16 @@ class Fetched:
         asked: Whether the call asked for a next job at all.
         job: The next job, None if there is none to be had now.
         limited_for: Seconds until the rate limit lets the next job through; 0 if none holds.
-        due_at: When the next delayed job is due, seconds since 1970; 0 if there is none.
+        due_at: When the next delayed job is due, seconds since 1970 by this machine's clock; 0 if
+            there is none.
+        limit: What is known of the queue's global concurrency, None if it has none.
     """
 
     asked: bool = False
     job: Job[Any] | None = None
     limited_for: float = 0.0
     due_at: float = 0.0
+    limit: GlobalLimit | None = None
 
 
 class Calls:
@@ -47,6 +75,9 @@ class Calls:
         settings: Lock duration, limiter, what to keep of finished jobs.
         worker_name: Stored in each job as `processedBy`.
         metrics_points: How many minutes of metrics to keep; empty for none.
+
+    Attributes:
+        clock: Redis's clock, by which jobs are due.
     """
 
     def __init__(
@@ -60,6 +91,7 @@ class Calls:
         self._owner = owner
         self._backend = backend
         self._pipeliner: Pipeliner | None = None
+        self.clock = ServerClock(backend)
         keys = backend.keys
         self._prefix = keys[""].encode()
         self._lock_ms = round(settings.lock_duration * 1000)
@@ -96,16 +128,21 @@ class Calls:
 
     # -- fetching --------------------------------------------------------------------------
 
-    async def fetch(self, token: str) -> Fetched:
+    async def fetch(self, token: str, appetite: Appetite = Appetite.NONE) -> Fetched:
         """Take the next job, if there is one, under this token.
+
+        Args:
+            token: For the job's lock.
+            appetite: What others should hear if the global concurrency is used up.
 
         Raises:
             errors.RedisUnavailableError: Nothing was sent; nothing happened.
             errors.ReplyLostError: A job may have been taken; see `recovery.adopt`.
             errors.RedisError: The server refused.
         """
-        now = _now()
-        reply = await self._run("moveToActive", (*self._fetch_head, now, self._lock_options(token)))
+        now = self._now()
+        args = (*self._fetch_head, now, self._lock_options(token), appetite.value)
+        reply = await self._run("moveToActive", args)
         return await self._confirmed(self._fetched(reply, token), token, now)
 
     async def extend(self, job_id: str, token: str) -> bool:
@@ -131,7 +168,11 @@ class Calls:
         job that is not known yet.
         """
         job = fetched.job
-        if job is None or _now() - asked < self._lock_ms / 4 or await self.extend(job.id, token):
+        if (
+            job is None
+            or self._now() - asked < self._lock_ms / 4
+            or await self.extend(job.id, token)
+        ):
             return fetched
         return Fetched()
 
@@ -148,14 +189,17 @@ class Calls:
     def _fetched(self, reply: Any, token: str) -> Fetched:
         if not isinstance(reply, list):
             return Fetched(asked=True)
-        fields, job_id, limited, due = cast("list[Any]", reply)
+        # More than four where the queue has a global concurrency: see `places`.
+        fields, job_id, limited, due, *told = cast("list[Any]", reply)
+        limit = GlobalLimit(told[0], bool(told[1]), bool(told[2])) if told else None
         if fields:
-            return Fetched(True, self.job(fields, job_id.decode(), token))
+            return Fetched(True, self.job(fields, job_id.decode(), token), limit=limit)
         return Fetched(
             True,
             None,
             max(float(limited or 0), 0.0) / 1000,
-            max(float(due or 0), 0.0) / 1000,
+            self.clock.to_local(float(due) / 1000) if due and float(due) > 0 else 0.0,
+            limit,
         )
 
     def job(self, fields: list[bytes], job_id: str, token: str) -> Job[Any]:
@@ -214,7 +258,7 @@ class Calls:
             "rdof": bool(opts.get("removeDependencyOnFailure")),
             "name": self._name,
         }
-        now = _now()
+        now = self._now()
         args = (
             *self._finish_heads[target],
             self._prefix + job_id,
@@ -274,7 +318,7 @@ class Calls:
                 self._backend.toKey(job.id),
                 *(keys[name] for name in after),
                 self._prefix,
-                _now(),
+                self._now(),
                 job.id,
                 job.token or "",
                 milliseconds,
@@ -291,6 +335,8 @@ class Calls:
         keys, args = self._backend.scripts.retryJobArgs(
             job.id, bool(job.opts.get("lifo")), job.token or "", {}
         )
+        # It promotes delayed jobs, and upstream packs this machine's time.
+        args[1] = self._now()
         reply = await self._run("retryJob", (len(keys), *keys, *args, _failure(job, reason)))
         self._backend.scripts.check(reply, job.id, "retryJob")
 
@@ -303,6 +349,10 @@ class Calls:
         Raises:
             As `complete`.
         """
+        return await self.put_back(job.id, job.token or "")
+
+    async def put_back(self, job_id: str, token: str) -> float:
+        """`release` for a job of which only the id and the token of its lock are known."""
         keys = self._backend.keys
         order = [
             "active",
@@ -320,12 +370,12 @@ class Calls:
             (
                 9,
                 *(keys[name] for name in order),
-                job.id,
-                job.token or "",
-                self._backend.toKey(job.id),
+                job_id,
+                token,
+                self._backend.toKey(job_id),
             ),
         )
-        self._backend.scripts.check(reply, job.id, "moveJobFromActiveToWait")
+        self._backend.scripts.check(reply, job_id, "moveJobFromActiveToWait")
         return max(float(reply or 0), 0.0) / 1000
 
     async def limit(self, seconds: float) -> None:
@@ -371,11 +421,15 @@ class Calls:
                 *(keys[name] for name in order),
                 max_stalled_count,
                 self._prefix,
-                _now(),
+                self._now(),
                 round(interval * 1000),
             ),
         )
         return [job_id.decode() for job_id in cast("list[bytes]", reply or [])]
+
+    def _now(self) -> int:
+        """The time by Redis's clock, milliseconds since 1970."""
+        return _now() + round(self.clock.ahead * 1000)
 
     async def _run(self, name: str, args: tuple[Any, ...]) -> Any:
         pipeliner = self._pipeliner

@@ -171,10 +171,12 @@ class CancelRequests:
     async def _is_younger(self, request: CancelRequest, running: Running) -> bool:
         """Whether the request was placed after this run began, both by Redis's clock.
 
-        `processedOn` is by this machine's clock, which may be minutes off.
+        `processedOn` is by what this worker takes for that clock, which it may not have been able
+        to ask for.
         """
         seconds, microseconds = cast("list[bytes]", await self._ask("TIME"))
-        ahead = int(seconds) * 1000 + int(microseconds) // 1000 - time.time() * 1000
+        ahead = int(seconds) * 1000 + int(microseconds) // 1000
+        ahead -= (time.time() + self._slots.clock.ahead) * 1000
         return request.placed_at >= running.job.processedOn + ahead - TOLERANCE_MS
 
     async def _ask(self, *command: str | bytes | int) -> Any:

@@ -38,14 +38,28 @@ class Recovery:
         Raises:
             errors.RedisError: Redis could not be asked.
         """
+        for job_id, lock in await self.locks():
+            if lock == token:
+                return await self._read(job_id, token)
+        return Fetched()
+
+    async def locks(self) -> list[tuple[str, str]]:
+        """The id of each active job that is locked, and the token that its lock carries.
+
+        The job that was fetched last comes first.
+
+        Raises:
+            errors.RedisError: Redis could not be asked.
+        """
+        found: list[tuple[str, str]] = []
         active = await self._ask("LRANGE", self._backend.keys["active"], 0, -1)
         for start in range(0, len(active), _CHUNK):
             ids = [cast("bytes", job_id).decode() for job_id in active[start : start + _CHUNK]]
             locks = await self._ask("MGET", *(self._lock_key(job_id) for job_id in ids))
             for job_id, lock in zip(ids, locks, strict=True):
-                if lock == token.encode():
-                    return await self._read(job_id, token)
-        return Fetched()
+                if lock is not None:
+                    found.append((job_id, cast("bytes", lock).decode("utf-8", "replace")))
+        return found
 
     async def was_settled(self, job: Job[Any]) -> bool:
         """Whether a command whose reply was lost did finish or move this job.
@@ -108,6 +122,7 @@ class StalledCheck:
     async def check(self) -> None:
         """Check once. The script itself makes sure that one worker per interval does."""
         settings = self._settings
+        await self._calls.clock.measure()
         try:
             stalled = await self._calls.move_stalled(
                 settings.max_stalled_count, settings.stalled_interval

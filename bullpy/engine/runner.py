@@ -197,6 +197,10 @@ class Runner:
         return result.value if isinstance(result, Encoded) else result
 
 
+BARRIER = Runner._guarded.__code__  # pyright: ignore[reportPrivateUsage]
+"""The code of the frame in whose local `job` a stack tells for which job it is."""
+
+
 def _judged(running: Running, processor: Processor, outcome: Outcome) -> Outcome:
     """What the outcome of a job is that was stopped, whatever its processor made of it."""
     job = running.job

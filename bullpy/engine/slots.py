@@ -11,20 +11,24 @@ import logging
 import time
 from collections.abc import Awaitable, Callable, Generator
 from contextlib import contextmanager
-from typing import Any, Protocol
+from typing import Any, Protocol, cast
 
 from bullpy import errors
 from bullpy.backend import Backend
 from bullpy.connection.factory import BlockingConnection
 from bullpy.connection.pipelining import retry_pause
 from bullpy.connection.probe import classify
+from bullpy.engine import apart
 from bullpy.engine.calls import Calls, Fetched
+from bullpy.engine.clock import ServerClock
+from bullpy.engine.fairness import SOON, Share
 from bullpy.engine.locks import LockKeeper
 from bullpy.engine.recovery import Recovery
 from bullpy.engine.runner import Outcome, Runner, Running
 from bullpy.engine.settle import Reporter, Settler
 from bullpy.job import Job
 from bullpy.settings import WorkerSettings
+from bullpy.types import StopReason
 
 log = logging.getLogger("bullpy.worker")
 
@@ -85,7 +89,7 @@ class Slots:
         self._locks = locks
         self._blocking = blocking
         self._schedule_next = schedule_next
-        self._marker_key = backend.keys["marker"]
+        self._share = Share(backend)
         self.running: dict[str, Running] = {}
         self.last_fetch: float | None = None
         self.ready = asyncio.Event()
@@ -108,11 +112,18 @@ class Slots:
         self._fetching = False
         self._loop_task: asyncio.Task[None] | None = None
         self._unroutable: set[str] = set()
+        self._room = apart.room()
+        self._waits: Running | None = None
 
     @property
     def has_room(self) -> bool:
         """Whether a slot is free."""
         return len(self._chains) < self._owner.concurrency
+
+    @property
+    def clock(self) -> ServerClock:
+        """Redis's clock."""
+        return self._calls.clock
 
     def pause(self) -> None:
         """Fetch no more until `resume`; chains end after their job."""
@@ -129,6 +140,8 @@ class Slots:
     def stop(self) -> None:
         """Fetch no more; chains end after their job."""
         self._stopping = True
+        if self._waits is not None:
+            self._waits.stop(StopReason.SHUTDOWN, "the worker is stopping")
         task = self._loop_task
         if task is not None and not (
             self._fetching and self._backend.shared.pipeliner.is_connected
@@ -139,6 +152,13 @@ class Slots:
     def wake(self) -> None:
         """Look again at how many slots are free."""
         self._update()
+
+    def lost(self, running: Running) -> None:
+        """Take a job for gone whose lock is lost, even if its processor goes on."""
+        running.stop(StopReason.LOCK_LOST, "lock lost")
+        self._locks.untrack(running.job.id, running.job.token or "")
+        # Nobody has to wait for what is another worker's.
+        self._room.leave(running)
 
     def abandon(self) -> None:
         """Leave the jobs that are still held to themselves; their locks expire."""
@@ -157,13 +177,19 @@ class Slots:
         """Fetch and start jobs until `stop`."""
         self._loop_task = asyncio.current_task()
         try:
+            await self.clock.measure()
             while not self._stopping:
                 await self._unpaused.wait()
                 await self._free.wait()
+                await self._room.opened()
                 if self._stopping or not self._unpaused.is_set():
                     continue
                 if await self._there_may_be_work():
-                    await self._fetch()
+                    if self._room.is_open:
+                        await self._fetch()
+                    else:
+                        # What led here may have been the only sign of that work.
+                        self._drained = False
         except asyncio.CancelledError:
             if not self._stopping:
                 raise
@@ -184,7 +210,9 @@ class Slots:
             await asyncio.sleep(min(limited, self._settings.maximum_rate_limit_delay))
             return True
         if not self._drained:
-            return True
+            if not self._share.holds_back(len(self._chains)):
+                return True
+            self._due_at = time.time() + SOON
         if self._marker is None:
             self._marker = asyncio.create_task(self._next_marker())
         # The server's own timer is up to 100 ms late, so the due time is watched here, while
@@ -200,10 +228,13 @@ class Slots:
             self._drained = False
             return False
         score = marker.result()
-        if score is None or score / 1000 <= time.time():
+        if not score:
+            return True
+        due_at = self._calls.clock.to_local(score / 1000)
+        if due_at <= time.time():
             return True
         # The marker of a delayed job: nothing to fetch until it is due.
-        self._due_at = min(self._due_at or score / 1000, score / 1000)
+        self._due_at = min(self._due_at or due_at, due_at)
         return False
 
     async def _next_marker(self) -> float | None:
@@ -214,7 +245,7 @@ class Slots:
         block = self._settings.drain_delay
         try:
             reply = await self._blocking.call(
-                "BZPOPMIN", self._marker_key, f"{block:.3f}", block=block
+                "BZPOPMIN", *self._share.keys, f"{block:.3f}", block=block
             )
         except errors.RedisError as error:
             self._owner.report(error)
@@ -228,10 +259,11 @@ class Slots:
         self._marker_failures = 0
         if reply is None:
             return None
-        if not self.has_room or self._stopping or not self._unpaused.is_set():
+        is_wanted = self.has_room and self._room.is_open and self._unpaused.is_set()
+        if not is_wanted or self._stopping:
             # Taken for a slot that is busy again, or for nobody: leave it to another worker.
             try:
-                await self._backend.conn.zadd(self._marker_key, {"0": 0})
+                await self._backend.conn.zadd(cast("bytes", reply[0]).decode(), {"0": 0})
             except errors.RedisError as error:
                 # Other workers look for themselves after their drain_delay.
                 self._owner.report(error)
@@ -268,7 +300,8 @@ class Slots:
         try:
             with self._under_way():
                 try:
-                    fetched = await self._calls.fetch(token)
+                    appetite = self._share.appetite(len(self._chains))
+                    fetched = await self._calls.fetch(token, appetite)
                 except errors.ReplyLostError as error:
                     self._owner.report(error)
                     fetched = await self._adopt(token)
@@ -307,11 +340,13 @@ class Slots:
         pipeliner = self._backend.shared.pipeliner
         if isinstance(error, errors.RedisUnavailableError) or not pipeliner.is_connected:
             await pipeliner.ready()
+            await self._calls.clock.measure()
         self._failures += 1
         await asyncio.sleep(retry_pause(self._failures, 0.05, 1.0))
 
     def _note(self, fetched: Fetched) -> None:
         """Remember what the reply said about what comes next."""
+        self._share.note(fetched)
         if fetched.asked:
             self.last_fetch = time.monotonic()
         if fetched.job is not None or not fetched.asked:
@@ -321,7 +356,7 @@ class Slots:
             self._limited_until = time.monotonic() + fetched.limited_for
             self._drained = False
             return
-        self._due_at = fetched.due_at
+        self._due_at = self._share.look_again(fetched.due_at, len(self._chains))
         if not self._drained:
             self._drained = True
             self._owner.emit("drained")
@@ -365,6 +400,7 @@ class Slots:
 
     async def _one(self, job: Job[Any]) -> Fetched:
         running = self.running[job.id] = Running(job)
+        self._room.enter(running)
         self._locks.track(job.id, job.token or "")
         try:
             outcome = await self._run(running)
@@ -372,11 +408,24 @@ class Slots:
                 return Fetched(True)
             if isinstance(outcome, Fetched):
                 return outcome
-            return await self._settler.settle(running, outcome, fetch_next=self._goes_on())
+            return await self._settle(running, outcome)
         finally:
+            self._room.leave(running)
             self._locks.untrack(job.id, job.token or "")
             if self.running.get(job.id) is running:
                 del self.running[job.id]
+
+    async def _settle(self, running: Running, outcome: Outcome) -> Fetched:
+        """Store the outcome; then fetch the next job, or let another worker have the place."""
+        goes_on = self._goes_on()
+        offer = self._share.gives_way(len(self._chains)) if goes_on else None
+        fetched = await self._settler.settle(running, outcome, fetch_next=goes_on and offer is None)
+        if offer is not None:
+            try:
+                await self._share.offer(offer)
+            except errors.RedisError as error:
+                self._owner.report(error)
+        return fetched
 
     async def _run(self, running: Running) -> Outcome | Fetched:
         """The processor's outcome; or what came next, where the job was settled unrun."""
@@ -386,6 +435,11 @@ class Slots:
             running.settling = True
             await self._settler.release(running)
             return Fetched(True)
+        if not self._room.is_open:
+            # Fetched while another job began to wait for being alone.
+            running.settling = True
+            await self._settler.release(running)
+            return Fetched()
         if job.is_ghost:
             running.settling = True
             return await self._settler.drop_ghost(running)
@@ -397,9 +451,17 @@ class Slots:
         if processor is None:
             self._complain_of_name(job)
             return await self._settler.unroutable(running)
+        is_suspect = apart.is_suspect(running, processor)
+        if is_suspect:
+            self._room.close(running)
+            self._waits = running
         if job.repeatJobKey:
             await self._schedule_next(job)
-        self._owner.emit("active", job, "waiting")
+        if is_suspect:
+            await self._room.alone(running)
+            self._waits = None
+        if not job.should_stop():
+            self._owner.emit("active", job, "waiting")
         outcome = await self._runner.run(running, processor)
         if isinstance(outcome.error, SystemExit | KeyboardInterrupt):
             self._owner.exit_requested(outcome.error)
@@ -408,6 +470,7 @@ class Slots:
     def _goes_on(self) -> bool:
         return (
             not self._stopping
+            and self._room.is_open
             and self._unpaused.is_set()
             and len(self._chains) <= self._owner.concurrency
         )

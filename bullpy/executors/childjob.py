@@ -2,11 +2,12 @@
 
 from __future__ import annotations
 
+import inspect
 import sys
 from collections.abc import Callable
 from typing import Any, TypeVar
 
-from bullpy import errors
+from bullpy import errors, steps
 from bullpy.jobfields import JobFields
 
 T = TypeVar("T")
@@ -75,6 +76,31 @@ class ChildJob(JobFields[T]):
     def getChildrenValues(self) -> Any:
         """Upstream's name for `get_children_values`."""
         return self.get_children_values()
+
+    def once(self, step: str, function: Callable[[], Any]) -> Any:
+        """Do a step of the job, unless an earlier run has done it; see `bullpy.Job.once`.
+
+        Raises:
+            errors.EncodingError: The result has no JSON form, or is too large.
+            errors.LockLostError: The job is another worker's by now.
+        """
+        if _on_loop():
+            return self._once_awaited(step, function)
+        steps.field_of(step)
+        encoded = self._call("step_result", (step,))
+        if encoded is None:
+            encoded = steps.encode(step, function())
+            self._call("store_step", (step, encoded))
+        return steps.decode(encoded)
+
+    async def _once_awaited(self, step: str, function: Callable[[], Any]) -> Any:
+        steps.field_of(step)
+        encoded = self._call("step_result", (step,))
+        if encoded is None:
+            result = function()
+            encoded = steps.encode(step, await result if inspect.isawaitable(result) else result)
+            self._call("store_step", (step, encoded))
+        return steps.decode(encoded)
 
     def should_stop(self) -> bool:
         """Whether the processor is asked to end: cancelled, timed out, worker stopping."""

@@ -24,7 +24,9 @@ from bullpy.limits import shown_bytes
 from bullpy.processors import Processor
 from bullpy.settings import WorkerSettings
 
-CALLS = frozenset(["update_progress", "log", "update_data", "get_children_values"])
+CALLS = frozenset(
+    ["update_progress", "log", "update_data", "get_children_values", "step_result", "store_step"]
+)
 """What a job in a child may ask for."""
 
 _FIELDS = (

@@ -150,3 +150,13 @@ def test_marked_examples_run_to_their_end(block: Block, redis_url: str, tmp_path
         check=False,
     )
     assert done.returncode == 0, f"{block.label}\n{done.stdout}\n{done.stderr}"
+
+
+def test_every_test_that_the_delivery_promise_names_exists() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    named = re.findall(r"`(?:([\w/]+\.py))?::(\w+)`", page)
+    assert len(named) > 20
+    file = ""
+    for given, name in named:
+        file = given or file
+        assert f"def {name}(" in (ROOT / "tests" / file).read_text(encoding="utf-8"), (file, name)

@@ -222,3 +222,52 @@ async def test_node_job_waits_for_a_child_that_runs_in_python(
     job = await queue.add("process", {})
     result = await job.wait_until_finished(timeout=10)
     assert list(result["children"].values()) == [8]
+
+
+async def test_parent_waits_for_new_children_although_one_had_ended_before(
+    node: Node, queue: Queue, start_worker: Any, redis_url: str
+) -> None:
+    """The first child has an id that is completed already."""
+    before = await node.start_worker("return", value="old")
+    for job_id in ("old-child", "old-only"):
+        await queue.add("child", job_id=job_id)
+        await before.event("completed", job_id)
+    await before.stop()
+
+    def child(job_id: str) -> dict[str, Any]:
+        return {"name": "child", "queueName": queue.name, "opts": {"jobId": job_id}}
+
+    async with FlowProducer(redis=redis_url) as flows:
+        added = await flows.add(
+            {
+                "name": "parent",
+                "queueName": queue.name,
+                "children": [child("old-child"), child("new-1"), child("new-2")],
+            }
+        )
+        parent = added["job"]
+        assert await parent.get_state() == "waiting-children"
+        ended = await flows.add(
+            {
+                "name": "parent",
+                "queueName": queue.name,
+                "opts": {"priority": 3},
+                "children": [child("old-only")],
+            }
+        )
+        assert await ended["job"].get_state() == "prioritized"
+
+    await node.start_worker("children-values")
+    results: list[Any] = []
+    for made in (parent, ended["job"]):
+        job = await queue.get_job(made.id)
+        assert job is not None
+        results.append(await job.wait_until_finished(timeout=10))
+    values, only = results
+    base = f"bull:{queue.name}"
+    assert sorted(values["children"]) == [
+        f"{base}:{name}" for name in ("new-1", "new-2", "old-child")
+    ]
+    assert values["children"][f"{base}:old-child"] == "old"
+    assert only == {"children": {f"{base}:old-only": "old"}}
+    assert await queue.client.exists(f"{base}:{parent.id}:dependencies") == 0

@@ -25,7 +25,7 @@ READY = (
     "import os, signal, socket, sys\n"
     "where, number = os.environ['BULLPY_SUPERVISOR'].split(':')\n"
     "parent = socket.socket(fileno=int(where))\n"
-    "parent.send(b'r')\n"
+    "parent.send(b'ready\\n')\n"
 )
 
 
@@ -177,6 +177,77 @@ async def test_a_command_that_cannot_start_is_an_end_before_any_was_ready(said: 
     parent = Supervisor(["/nonexistent/python"], 2, patience=5)
     assert await code_of(parent.run()) == 1
     assert any("cannot start" in line for line in said.lines)
+
+
+# -- jobs of the dead ----------------------------------------------------------------------
+
+TELLING = READY.replace(
+    "parent.send", "parent.send(f'workers w{number}a w{number}b\\n'.encode())\nparent.send"
+) + (
+    "while said := parent.recv(4096).decode():\n"
+    "    parent.send(answer(said).encode())\n"
+    "    os.write(pipe, f'{number}: {said}'.encode())\n"
+)
+"""Has two workers, and writes into the pipe what it is told."""
+
+
+def telling(opened: str, answer: str = "''") -> str:
+    return f"import os\n{opened}\nanswer = lambda said: {answer}\n{TELLING}"
+
+
+async def read_line(reader: IO[bytes]) -> str:
+    async with asyncio.timeout(20):
+        return (await asyncio.to_thread(reader.readline)).decode().strip()
+
+
+async def test_a_process_that_is_ready_is_told_whose_jobs_to_release(
+    said: Said, pipe: tuple[str, IO[bytes]]
+) -> None:
+    opened, reader = pipe
+    parent = supervisor(telling(opened), processes=2)
+    running = asyncio.create_task(parent.run())
+    await said.wait_for("is ready", times=2)
+    (found,) = await said.wait_for(r"process 2 \(pid (\d+)\) started")
+    os.kill(int(found[1]), signal.SIGKILL)
+    assert await read_line(reader) == "1: dead w2a w2b"
+    await said.wait_for(r"process 2 \(pid \d+\) is ready", times=2)
+    # It has not said that it is done, so that is left to the next one.
+    (found,) = await said.wait_for(r"process 1 \(pid (\d+)\) started")
+    os.kill(int(found[1]), signal.SIGKILL)
+    assert await read_line(reader) == "2: dead w1a w1b w2a w2b"
+    parent.stop()
+    assert await code_of(running) == 0
+
+
+async def test_where_none_lives_the_next_process_that_is_ready_is_told(
+    said: Said, pipe: tuple[str, IO[bytes]]
+) -> None:
+    opened, reader = pipe
+    parent = supervisor(telling(opened))
+    running = asyncio.create_task(parent.run())
+    await said.wait_for("is ready")
+    (found,) = await said.wait_for(r"process 1 \(pid (\d+)\) started")
+    os.kill(int(found[1]), signal.SIGKILL)
+    await said.wait_for("is ready", times=2)
+    assert await read_line(reader) == "1: dead w1a w1b"
+    parent.stop()
+    assert await code_of(running) == 0
+
+
+async def test_what_a_process_has_released_is_not_asked_for_again(
+    said: Said, pipe: tuple[str, IO[bytes]]
+) -> None:
+    opened, reader = pipe
+    parent = supervisor(telling(opened, "said.replace('dead', 'released')"))
+    running = asyncio.create_task(parent.run())
+    for dead in range(1, 3):
+        await said.wait_for("is ready", times=dead)
+        pid = (await said.wait_for(r"process 1 \(pid (\d+)\) started", times=dead))[-1][1]
+        os.kill(int(pid), signal.SIGKILL)
+        await said.wait_for("is ready", times=dead + 1)
+        assert await read_line(reader) == "1: dead w1a w1b"
+    parent.stop()
+    assert await code_of(running) == 0
 
 
 # -- stopping ------------------------------------------------------------------------------

@@ -1,0 +1,83 @@
+"""bullpy's own Lua scripts, for what BullMQ's do not do. They touch fields named `bullpy:*` alone.
+
+Each writes only while the job's lock carries the caller's token, so that a worker that has lost
+a job changes nothing of it any more.
+"""
+
+from __future__ import annotations
+
+import hashlib
+from typing import Any
+
+from bullpy import errors
+from bullpy.backend import Backend
+from bullpy.connection.client import run_script
+from bullpy.connection.probe import classify
+
+_MINE = """
+-- KEYS[1] the job's hash, KEYS[2] its lock; ARGV[1] the token.
+if redis.call('EXISTS', KEYS[1]) == 0 then return -1 end
+local lock = redis.call('GET', KEYS[2])
+if lock ~= ARGV[1] then return lock and -6 or -2 end
+"""
+
+
+class OwnScript:
+    """A script that changes one job under its lock.
+
+    Args:
+        name: For messages.
+        body: What it does once it is sure of the lock. Negative results are BullMQ's codes.
+    """
+
+    def __init__(self, name: str, body: str) -> None:
+        self.name = name
+        self.source = (_MINE + body).encode()
+        self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
+
+    async def __call__(self, backend: Backend, job_id: str, token: str, *args: Any) -> int:
+        """Run it.
+
+        Raises:
+            errors.JobNotFoundError: The job was removed.
+            errors.LockLostError: The lock is gone, or carries another token.
+            errors.RedisError: Redis could not be asked, or refused.
+        """
+        key = backend.toKey(job_id)
+        shared = backend.shared
+        reply = await run_script(
+            shared.pipeliner, self.sha, self.source, (2, key, f"{key}:lock", token, *args)
+        )
+        if isinstance(reply, errors.BullpyError):
+            raise reply
+        if isinstance(reply, Exception):
+            raise classify(reply, shared.settings) from reply
+        backend.scripts.check(reply, job_id, self.name)
+        return int(reply)
+
+
+COUNT_DEATH = OwnScript(
+    "countDeath",
+    """
+-- ARGV[2] the field that counts, ARGV[3] how often a job may lose its worker, ARGV[4] the reason.
+local deaths = redis.call('HINCRBY', KEYS[1], ARGV[2], 1)
+local stalls = tonumber(redis.call('HGET', KEYS[1], 'stc')) or 0
+-- As BullMQ with stalls: jobs of a scheduler never fail so, or it would end.
+if deaths + stalls > tonumber(ARGV[3]) and redis.call('HEXISTS', KEYS[1], 'rjk') == 0 then
+    redis.call('HSET', KEYS[1], 'defa', ARGV[4])
+end
+return deaths
+""",
+)
+"""Counts a death of the job's worker process. Beyond the limit the job's next worker fails it, as
+BullMQ does with jobs that stall too often."""
+
+STORE_STEP = OwnScript(
+    "storeStep",
+    """
+-- ARGV[2] the field, ARGV[3] the result as JSON.
+redis.call('HSET', KEYS[1], ARGV[2], ARGV[3])
+return 0
+""",
+)
+"""Stores the result of a step of the job."""

@@ -1,0 +1,113 @@
+"""A worker that has lost a job stops running it, and stores nothing of it."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+from support.faults import Ledger, eventually
+from support.in_children import loses_its_lock, loses_its_lock_async
+
+from bullpy import Queue, Worker, WorkerSettings, errors
+
+ISOLATIONS = ["loop", "thread", "process"]
+
+
+class Pair:
+    """A worker that runs the job, and one that takes over what stalls."""
+
+    def __init__(self, queue: Queue, isolation: str, start_worker: Any) -> None:
+        self.ledger = Ledger()
+        self._queue = queue
+        self._start = start_worker
+        self._function = loses_its_lock_async if isolation == "loop" else loses_its_lock
+        self._isolation = isolation
+
+    async def hire(self) -> Worker:
+        settings = WorkerSettings(lock_duration=1.0, stalled_interval=0.2, stop_grace=0.5)
+        made = Worker(
+            self._queue.name, redis=self._queue.redisConnection.settings, settings=settings
+        )
+        made.processor(isolation=self._isolation)(self._function)
+        self.ledger.watch(made)
+        await self._start(worker=made)
+        return made
+
+
+@pytest.fixture
+def folder(tmp_path: Path) -> Iterator[Path]:
+    """Where processors look whether the test is over."""
+    yield tmp_path
+    (tmp_path / "over").touch()
+
+
+def runs(folder: Path) -> int:
+    file = folder / "runs"
+    return len(file.read_text().splitlines()) if file.exists() else 0
+
+
+@pytest.mark.parametrize("deaf", [False, True], ids=["looks", "deaf"])
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+async def test_job_that_another_worker_took_over_is_stopped_and_finished_once(
+    queue: Queue, folder: Path, start_worker: Any, isolation: str, deaf: bool
+) -> None:
+    pair = Pair(queue, isolation, start_worker)
+    first = await pair.hire()
+    job = await queue.add("job", {"folder": str(folder), "deaf": deaf})
+
+    async def has_begun() -> bool:
+        return runs(folder) == 1
+
+    await eventually(has_begun, 5.0)
+    # As if this worker had been away from Redis for longer than the lock.
+    await queue.client.delete(f"{queue.toKey(job.id)}:lock")
+    await pair.hire()
+    await pair.ledger.until_completed(1, 10.0)
+
+    async def first_has_let_go() -> bool:
+        return not first.active_jobs or first.active_jobs[0].stop_reason is not None
+
+    await eventually(first_has_let_go, 5.0)
+    (folder / "over").touch()
+
+    async def first_is_idle() -> bool:
+        return not first.active_jobs
+
+    await eventually(first_is_idle, 5.0)
+    stored = await queue.get_job(job.id)
+    assert stored is not None
+    assert await stored.get_state() == "completed"
+    assert stored.return_value == "second"
+    assert stored.attempts_made == 1
+    assert runs(folder) == 2
+    assert pair.ledger.completed == {job.id: 1}
+    assert not pair.ledger.failed
+    assert any(isinstance(error, errors.LockLostError) for _, error in pair.ledger.errors)
+
+
+@pytest.mark.parametrize("isolation", ISOLATIONS)
+async def test_processor_hears_why_it_is_stopped(
+    queue: Queue, folder: Path, start_worker: Any, isolation: str
+) -> None:
+    pair = Pair(queue, isolation, start_worker)
+    worker = await pair.hire()
+    job = await queue.add("job", {"folder": str(folder), "deaf": False})
+
+    async def has_begun() -> bool:
+        return runs(folder) == 1
+
+    await eventually(has_begun, 5.0)
+    # Another worker holds the job from here on.
+    await queue.client.set(f"{queue.toKey(job.id)}:lock", "thief:1")
+
+    async def has_noted() -> bool:
+        return (folder / "stopped").exists() and not worker.active_jobs
+
+    await eventually(has_noted, 5.0)
+    assert (folder / "stopped").read_text() == "lock-lost"
+    assert await queue.client.get(f"{queue.toKey(job.id)}:lock") == "thief:1"
+    assert await job.get_state() == "active"
+    assert not pair.ledger.completed
+    assert not pair.ledger.failed
