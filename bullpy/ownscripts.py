@@ -60,6 +60,12 @@ COUNT_DEATH = OwnScript(
     "countDeath",
     """
 -- ARGV[2] the field that counts, ARGV[3] how often a job may lose its worker, ARGV[4] the reason.
+local counted = ARGV[2] .. ':last'
+if redis.call('HGET', KEYS[1], counted) == ARGV[1] then
+    -- This death was counted before its reply was lost.
+    return tonumber(redis.call('HGET', KEYS[1], ARGV[2]))
+end
+redis.call('HSET', KEYS[1], counted, ARGV[1])
 local deaths = redis.call('HINCRBY', KEYS[1], ARGV[2], 1)
 local stalls = tonumber(redis.call('HGET', KEYS[1], 'stc')) or 0
 -- As BullMQ with stalls: jobs of a scheduler never fail so, or it would end.

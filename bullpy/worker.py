@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import base64
 import itertools
 import logging
 import os
@@ -11,46 +10,37 @@ import socket
 import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
-from typing import Any, Self, TypeVar, cast
+from typing import Any, Self
 from uuid import uuid4
 
 from bullmq import Worker as UpstreamWorker
 
-from bullpy import errors, hooks, peers, processors
+from bullpy import errors, worker_options
 from bullpy.backend import backend_for
-from bullpy.connection.factory import BlockingConnection, SharedRedis
+from bullpy.connection.factory import SharedRedis
 from bullpy.connection.identity import ServerIdentity
 from bullpy.emitter import SafeEmitter
-from bullpy.engine import shutdown
+from bullpy.engine.assembly import Engine
 from bullpy.engine.calls import Calls
-from bullpy.engine.cancel import CancelRequests
-from bullpy.engine.locks import LockKeeper
 from bullpy.engine.orphans import Orphans
-from bullpy.engine.recovery import Recovery, StalledCheck
-from bullpy.engine.runner import Runner
-from bullpy.engine.settle import BackoffStrategy, Settler
+from bullpy.engine.recovery import StalledCheck
+from bullpy.engine.settle import BackoffStrategy
 from bullpy.engine.slots import Slots
-from bullpy.engine.watchdog import LoopWatch, watch
 from bullpy.job import Job
-from bullpy.limits import Limits
 from bullpy.logs import RateLimited
+from bullpy.registration import Registration
 from bullpy.settings import WorkerSettings
 from bullpy.types import Isolation, RateLimit, StopReason
 
 log = logging.getLogger("bullpy.worker")
 
-Function = TypeVar("Function", bound=Callable[..., Any])
-
 REPORT_EVERY = 1.0
 """Seconds between two reports of the same kind of error."""
-
-FETCH_END_TIMEOUT = 2.0
-"""Seconds that the end of the blocking wait may take when the worker stops."""
 
 _numbers = itertools.count(1)
 
 
-class Worker(SafeEmitter, UpstreamWorker):
+class Worker(Registration, SafeEmitter, UpstreamWorker):
     """Runs the jobs of a queue.
 
     ```python
@@ -150,14 +140,11 @@ class Worker(SafeEmitter, UpstreamWorker):
             "isolation": isolation,
             "preload": preload,
         }
-        self.settings = _merged(settings, given, keywords)
+        self.settings = worker_options.merged(settings, given, keywords)
         self.name = name
         self.prefix = self.settings.prefix
         self.id = uuid4().hex
         self.number = next(_numbers)
-        self.workerName = (
-            self.settings.name or f"{socket.gethostname()}:{os.getpid()}:{self.number}"
-        )
         self.backend = backend_for(
             name, redis if redis is not None else given.get("connection"), self.prefix
         )
@@ -165,16 +152,15 @@ class Worker(SafeEmitter, UpstreamWorker):
         self.scripts = self.backend.scripts
         self.keys = self.backend.keys
         self.qualifiedName = self.backend.qualifiedName
-        self.clientName = _printable(self.backend.clientName(f":w:{_printable(self.workerName)}"))
-        self.opts = _wire_options(self.settings, given, self.workerName)
+        self.opts = worker_options.to_wire(self.settings, given)
+        self._take_name(self.settings.name or f"{socket.gethostname()}:{os.getpid()}:{self.number}")
         self.state: Mapping[str, Any] = {}
         upstream_settings: Mapping[str, Any] = given.get("settings") or {}
         self._backoff_strategy: BackoffStrategy | None = backoff_strategy or upstream_settings.get(
             "backoffStrategy"
         )
         self._concurrency = self.settings.concurrency
-        self._table = processors.ProcessorTable(self.settings.isolation)
-        self._hooks = hooks.Hooks()
+        Registration.__init__(self, self.settings.isolation)
         self._tokens = itertools.count(1)
         self._said = RateLimited(REPORT_EVERY)
         self._job_scheduler = None
@@ -183,12 +169,7 @@ class Worker(SafeEmitter, UpstreamWorker):
         self.closed = False
         self.paused = False
         self.exit_code = 0
-        self._slots: Slots | None = None
-        self._settler: Settler | None = None
-        self._locks: LockKeeper | None = None
-        self._watch: LoopWatch | None = None
-        self._started_at: float | None = None
-        self._is_ready = False
+        self._engine: Engine | None = None
         self._crash: BaseException | None = None
         self._stop = asyncio.Event()
         self._done: asyncio.Future[None] | None = None
@@ -200,88 +181,6 @@ class Worker(SafeEmitter, UpstreamWorker):
             if given.get("autorun", True) and _loop_is_running():
                 self._autorun = asyncio.create_task(self._run_by_itself())
 
-    # -- registration ----------------------------------------------------------------------
-
-    def processor(
-        self,
-        name: str | None = None,
-        *,
-        isolation: Isolation | str | None = None,
-        timeout: float | None = None,
-        memory: int | str | None = None,
-        cpu: float | None = None,
-    ) -> Callable[[Function], Function]:
-        """Decorate the function that processes jobs of that name.
-
-        Args:
-            name: The job name; None takes every job that no other processor takes.
-            isolation: `process`, `thread` or `loop`; by default `async def` runs on the event
-                loop and `def` in a child process.
-            timeout: Seconds that a run may take.
-            memory: Bytes of memory that its child process may have, or text such as `"512MB"`.
-            cpu: Seconds of CPU time that a run may take.
-
-        Raises:
-            errors.ProcessorError: The function cannot be used, or the name is taken.
-            errors.ConfigurationError: A limit makes no sense.
-        """
-        limits = Limits.of(timeout, memory, cpu)
-
-        def register(function: Function) -> Function:
-            self._table.add(function, name, isolation, limits)
-            return function
-
-        return register
-
-    def add_plugin(
-        self,
-        job_name: str,
-        *,
-        isolation: Isolation | str | None = None,
-        timeout: float | None = None,
-        memory: int | str | None = None,
-        cpu: float | None = None,
-    ) -> None:
-        """Process jobs of that name with the processor of an installed plugin.
-
-        Args:
-            job_name: The job name.
-            isolation: As for `processor`, and so are the limits.
-            timeout: Seconds that a run may take.
-            memory: Bytes of memory that its child process may have, or text such as `"512MB"`.
-            cpu: Seconds of CPU time that a run may take.
-
-        Raises:
-            errors.ProcessorError: No plugin offers one.
-            errors.ConfigurationError: A limit makes no sense.
-        """
-        limits = Limits.of(timeout, memory, cpu)
-        self._table.add(processors.plugin(job_name), job_name, isolation, limits)
-
-    def lifespan(self, function: hooks.Lifespan) -> hooks.Lifespan:
-        """Decorate an async generator that runs around the worker's life.
-
-        What it yields is `worker.state`. It starts before the first fetch, and ends after the
-        last job.
-        """
-        return self._hooks.set_lifespan(function)
-
-    def middleware(self, function: hooks.Middleware) -> hooks.Middleware:
-        """Decorate `async def around(call_next, job)`, which surrounds every job."""
-        return self._hooks.add_middleware(function)
-
-    @property
-    def job_names(self) -> list[str]:
-        """The job names that have a processor of their own."""
-        return self._table.job_names
-
-    @property
-    def isolations(self) -> frozenset[Isolation]:
-        """Where its processors run."""
-        # No job has the empty name: it finds the processor for all other names.
-        found = (self._table.find(name) for name in (*self._table.job_names, ""))
-        return frozenset(processor.isolation for processor in found if processor is not None)
-
     def rename(self, worker_name: str) -> None:
         """Change the name that is stored as a job's `processedBy`; before `run`.
 
@@ -292,8 +191,12 @@ class Worker(SafeEmitter, UpstreamWorker):
             raise errors.WorkerStateError(
                 "A running worker keeps its name.", fix="Rename it before it runs."
             )
+        self._take_name(worker_name)
+
+    def _take_name(self, worker_name: str) -> None:
         self.workerName = self.opts["name"] = worker_name
-        self.clientName = _printable(self.backend.clientName(f":w:{_printable(worker_name)}"))
+        printable = worker_options.printable
+        self.clientName = printable(self.backend.clientName(f":w:{printable(worker_name)}"))
 
     # -- life ------------------------------------------------------------------------------
 
@@ -343,13 +246,16 @@ class Worker(SafeEmitter, UpstreamWorker):
         if force:
             self._hurry.set()
         if not self.closing:
-            self.closing = True
-            self.emit("closing", "closing")
-            self._stop.set()
+            self._begin_to_close()
             if not self.running:
                 await self._finish()
         if self._done is not None and asyncio.current_task() is not self._autorun:
             await asyncio.shield(self._done)
+
+    def _begin_to_close(self) -> None:
+        self.closing = True
+        self.emit("closing", "closing")
+        self._stop.set()
 
     async def __aenter__(self) -> Self:
         return self
@@ -377,90 +283,32 @@ class Worker(SafeEmitter, UpstreamWorker):
     async def _live(self) -> None:
         async with self._hooks.lifespan(self) as state:
             self.state = state
-            recovery, runner = self._build()
-            slots, settler, locks = self._parts()
-            await runner.start()
-            requests = CancelRequests(self.backend, slots, self.cancel_job, self.report)
-            locks.start()
-            if self.settings.loop_warning:
-                self._watch = watch(self.settings.loop_warning)
-            fetching = asyncio.create_task(slots.run(), name="bullpy fetch")
-            services = {
-                fetching,
-                asyncio.create_task(self._announce(slots, runner), name="bullpy announce"),
-                asyncio.create_task(recovery.run(), name="bullpy stalled check"),
-                asyncio.create_task(requests.run(), name="bullpy cancel requests"),
-            }
-            for service in services:
-                service.add_done_callback(self._ended)
+            metrics: Mapping[str, Any] = self.opts.get("metrics") or {}
+            # Here and not before: it belongs to the running loop.
+            engine = self._engine = Engine(
+                self,
+                self.backend,
+                self.settings,
+                self._table,
+                self._hooks,
+                worker_name=self.workerName,
+                client_name=self.clientName,
+                metrics_points=metrics.get("maxDataPoints", ""),
+                backoff_strategy=self._backoff_strategy,
+            )
+            if self.paused:
+                engine.slots.pause()
+            await engine.start()
             unsubscribe = self.shared.on_error(self.report)
-            self._started_at = time.monotonic()
             try:
                 await self._stop.wait()
             finally:
-                slots.stop()
-                await self._drain(slots, settler)
-                # It ends by itself, and takes care of the blocking wait on its way.
-                await asyncio.wait({fetching}, timeout=FETCH_END_TIMEOUT)
-                for service in services:
-                    service.cancel()
-                await asyncio.gather(*services, return_exceptions=True)
+                await engine.stop(self._deadline, self._hurry)
                 unsubscribe()
-                await runner.close()
-                await locks.stop()
-                if self._watch is not None:
-                    self._watch.release()
-
-    def _build(self) -> tuple[StalledCheck, Runner]:
-        """Put the engine together. Here and not before: it belongs to the running loop."""
-        settings = self.settings
-        metrics: Mapping[str, Any] = self.opts.get("metrics") or {}
-        points: int | str = metrics.get("maxDataPoints", "")
-        calls = Calls(self, self.backend, settings, self.workerName, points)
-        recovery = Recovery(self.backend, calls)
-        runner = Runner(self._table, self._hooks, self.name, settings, lambda: self.concurrency)
-        self._locks = LockKeeper(
-            self.backend,
-            settings,
-            on_lost=self._locks_lost,
-            on_renewed=self._locks_renewed,
-            on_crash=self._crashed,
-        )
-        self._settler = Settler(calls, recovery, settings, self, self._backoff_strategy)
-        self._slots = Slots(
-            self,
-            self.backend,
-            settings,
-            calls,
-            recovery,
-            runner,
-            self._settler,
-            self._locks,
-            BlockingConnection(
-                self.redisConnection.settings, self.clientName, key=self.backend.keys["marker"]
-            ),
-            self._schedule_next,
-        )
-        return StalledCheck(calls, settings, self.emit, self.report), runner
-
-    def _parts(self) -> tuple[Slots, Settler, LockKeeper]:
-        assert self._slots is not None
-        assert self._settler is not None
-        assert self._locks is not None
-        return self._slots, self._settler, self._locks
-
-    async def _drain(self, slots: Slots, settler: Settler) -> None:
-        """Let jobs finish until the deadline, or until somebody hurries."""
-        patience = asyncio.create_task(slots.idle())
-        hurry = asyncio.create_task(self._hurry.wait())
-        await asyncio.wait(
-            {patience, hurry}, timeout=self._deadline, return_when=asyncio.FIRST_COMPLETED
-        )
-        for task in (patience, hurry):
-            task.cancel()
-        await shutdown.drain(slots, settler, timeout=0.0)
 
     async def _finish(self) -> None:
+        if self.closed:
+            return
         await self.backend.close()
         self.closed = True
         self.emit("closed")
@@ -468,57 +316,6 @@ class Worker(SafeEmitter, UpstreamWorker):
             self._done.set_result(None)
         # Last: a listener may itself be waiting for close().
         await self.drain_listeners()
-
-    def _ended(self, service: asyncio.Task[None]) -> None:
-        if service.cancelled() or self.closing or service.get_name() == "bullpy announce":
-            error = None if service.cancelled() else service.exception()
-            if error is None:
-                return
-        else:
-            error = service.exception()
-        self._crashed(error or RuntimeError(f"{service.get_name()} returned"))
-
-    def _crashed(self, error: object) -> None:
-        if self._crash is None:
-            self._crash = cast("BaseException", error)
-            log.critical("a part of the worker died", exc_info=self._crash)
-        self._stop.set()
-
-    async def _announce(self, slots: Slots, runner: Runner) -> None:
-        """Say `ready` once a job would start at once, and what the worker found in Redis."""
-        await slots.ready.wait()
-        await runner.ready()
-        identity = self.shared.identity
-        try:
-            counts, found = await asyncio.gather(self._waiting(), peers.look(self.backend))
-        except errors.RedisError as error:
-            self.report(error)
-            counts, found = None, None
-        log.info(
-            "ready: queue %s (prefix %s) at %s, concurrency %d, %s waiting",
-            self.name,
-            self.prefix,
-            identity,
-            self.concurrency,
-            "?" if counts is None else counts,
-            extra={"queue": self.name, "worker": self.workerName},
-        )
-        if found is not None and found.paused:
-            log.warning(
-                "queue %s is paused: no worker gets jobs until somebody resumes it.",
-                self.name,
-                extra={"queue": self.name},
-            )
-        self._is_ready = True
-        self.emit("ready")
-        warning = found.warning if found is not None else None
-        if warning is not None:
-            log.warning("%s", warning, extra={"queue": self.name, "code": warning.code})
-            self.emit("warning", warning)
-
-    async def _waiting(self) -> int:
-        counts = await self.backend.getCounts(["wait", "paused", "prioritized", "delayed"])
-        return sum(int(count or 0) for count in counts)
 
     # -- what the engine asks --------------------------------------------------------------
 
@@ -550,6 +347,10 @@ class Worker(SafeEmitter, UpstreamWorker):
         if self._slots is not None:
             self._slots.wake()
 
+    @property
+    def _slots(self) -> Slots | None:
+        return self._engine.slots if self._engine else None
+
     def token(self) -> str:
         """A lock token that no other slot has."""
         return f"{self.id}:{next(self._tokens)}"
@@ -574,35 +375,16 @@ class Worker(SafeEmitter, UpstreamWorker):
             self.exit_code = 130
         log.warning("a processor raised %s; the worker drains and ends", errors.describe(error))
         if not self.closing:
-            self.closing = True
-            self.emit("closing", "closing")
-            self._stop.set()
+            self._begin_to_close()
 
-    def _locks_lost(self, job_ids: object) -> None:
-        slots, ids = self._slots, cast("list[str]", job_ids)
-        lost = [
-            running
-            for running in (slots.running.get(job_id) for job_id in ids if slots)
-            if running is not None and not running.settling
-        ]
-        if slots is None or not lost:
-            return
-        self.emit("lockRenewalFailed", [running.job.id for running in lost])
-        for running in lost:
-            self.report(
-                errors.LockLostError(
-                    f"The lock of job {running.job.id} is lost; its result will be discarded.",
-                    cause="It could not be renewed in time, or the job was removed.",
-                    fix="Look for an outage of Redis, or for what starved this process.",
-                )
-            )
-            slots.lost(running)
+    def crashed(self, error: BaseException) -> None:
+        """A part of the engine ended although nobody stopped it: the worker ends."""
+        if self._crash is None:
+            self._crash = error
+            log.critical("a part of the worker died", exc_info=error)
+        self._stop.set()
 
-    def _locks_renewed(self, job_ids: object) -> None:
-        ids = cast("list[str]", job_ids)
-        self.emit("locksRenewed", {"count": len(ids), "jobIds": ids})
-
-    async def _schedule_next(self, job: Job[Any]) -> None:
+    async def schedule_next(self, job: Job[Any]) -> None:
         """Let the job's scheduler make its next job; a failure costs this job nothing."""
         try:
             await self._scheduleNextIteration(job)
@@ -631,7 +413,7 @@ class Worker(SafeEmitter, UpstreamWorker):
 
         self.once("ready", set_ready)
         self.once("closed", set_ready)
-        if self._is_ready:
+        if self._engine is not None and self._engine.is_ready:
             set_ready()
         await ready
         if self.closed:
@@ -657,11 +439,15 @@ class Worker(SafeEmitter, UpstreamWorker):
             self.emit("resumed")
 
     def cancel_job(self, job_id: str, reason: str | None = None) -> bool:
-        """Stop one running job: an async processor by cancellation, or by its signal.
+        """Stop one running job, by what its isolation allows.
+
+        In a child process `job.should_stop()` is true, then an exception rises, then the child is
+        killed; on the event loop it is cancelled. In a thread it fails at once, while the
+        function goes on until it looks at `job.should_stop()`. One that takes upstream's
+        `AbortSignal` in the worker's own process ends by that alone.
 
         Returns:
-            Whether the job runs here and hears of it at once. A `def` processor has to look at
-            `job.should_stop()`.
+            Whether the job runs here and has not ended yet.
         """
         running = self._slots.running.get(job_id) if self._slots else None
         return running is not None and running.stop(StopReason.CANCELLED, reason)
@@ -677,18 +463,16 @@ class Worker(SafeEmitter, UpstreamWorker):
 
     async def rate_limit(self, seconds: float) -> None:
         """Let no worker of the queue fetch a job for that long; then raise `RateLimited()`."""
-        await Calls(self, self.backend, self.settings, self.workerName).limit(seconds)
+        await self._calls.limit(seconds)
 
     async def getNextJob(self, token: str, *, block: bool = False) -> Job[Any] | None:
         """Fetch one job by hand; finish it with `job.moveToCompleted` or `job.moveToFailed`."""
         del block
-        calls = Calls(self, self.backend, self.settings, self.workerName)
-        return (await calls.fetch(token)).job
+        return (await self._calls.fetch(token)).job
 
     async def runStalledJobsCheck(self) -> None:
         """Put jobs back whose lock has expired, now."""
-        calls = Calls(self, self.backend, self.settings, self.workerName)
-        await StalledCheck(calls, self.settings, self.emit, self.report).check()
+        await StalledCheck(self._calls, self.settings, self.emit, self.report).check()
 
     async def release_jobs_of(self, worker_ids: Iterable[str]) -> list[str]:
         """Put the jobs of workers of this queue that are dead back to the front of the queue.
@@ -702,8 +486,12 @@ class Worker(SafeEmitter, UpstreamWorker):
         Returns:
             The ids of the jobs.
         """
-        calls = Calls(self, self.backend, self.settings, self.workerName)
-        return await Orphans(self.backend, calls, self.settings).release(worker_ids)
+        return await Orphans(self.backend, self._calls, self.settings).release(worker_ids)
+
+    @property
+    def _calls(self) -> Calls:
+        """The queue's script calls, for what is done by hand; the worker need not run."""
+        return Calls(self, self.backend, self.settings, self.workerName)
 
     @property
     def active_jobs(self) -> list[Job[Any]]:
@@ -713,12 +501,12 @@ class Worker(SafeEmitter, UpstreamWorker):
     @property
     def loop_lag(self) -> float:
         """Seconds that the event loop took to turn, when it was last asked to."""
-        return self._watch.lag if self._watch else 0.0
+        return self._engine.loop_lag if self._engine else 0.0
 
     @property
     def loop_blocks(self) -> int:
         """How often the event loop was blocked for longer than `loop_warning`."""
-        return self._watch.blocks if self._watch else 0
+        return self._engine.loop_blocks if self._engine else 0
 
     @property
     def last_fetch_age(self) -> float | None:
@@ -728,47 +516,6 @@ class Worker(SafeEmitter, UpstreamWorker):
 
     def __repr__(self) -> str:
         return f"<Worker {self.workerName} of {self.qualifiedName}>"
-
-
-def _merged(
-    settings: WorkerSettings | None, opts: Mapping[str, Any], keywords: Mapping[str, Any]
-) -> WorkerSettings:
-    """Keywords over upstream's options over the environment over the defaults."""
-    given = {name: value for name, value in keywords.items() if value is not None}
-    if settings is not None:
-        if given or set(opts) - {"connection", "autorun", "settings", "metrics"}:
-            raise errors.ConfigurationError(
-                "settings= was given together with single options.", fix="Give one of them."
-            )
-        return settings
-    if not given:
-        return WorkerSettings.from_wire(opts)
-    base = WorkerSettings.from_wire(opts)
-    explicit = {name: getattr(base, name) for name in base.model_fields_set}
-    return WorkerSettings(**{**explicit, **given})
-
-
-def _wire_options(settings: WorkerSettings, given: Mapping[str, Any], name: str) -> dict[str, Any]:
-    """The options as upstream's code reads them from `worker.opts`."""
-    return {
-        **given,
-        "concurrency": settings.concurrency,
-        "drainDelay": settings.drain_delay,
-        "limiter": settings.limiter.to_wire() if settings.limiter else None,
-        "lockDuration": round(settings.lock_duration * 1000),
-        "lockRenewTime": round(settings.renew_every * 1000),
-        "maxStalledCount": settings.max_stalled_count,
-        "name": name,
-        "prefix": settings.prefix,
-        "stalledInterval": round(settings.stalled_interval * 1000),
-    }
-
-
-def _printable(name: str) -> str:
-    """A name as CLIENT SETNAME takes it: characters from `!` to `~`."""
-    if name.isascii() and name.isprintable() and " " not in name:
-        return name
-    return base64.urlsafe_b64encode(name.encode()).decode()
 
 
 def _loop_is_running() -> bool:

@@ -78,6 +78,7 @@ class Orphans:
             for job_id, token in await self._recovery.locks()
             if token.startswith(prefixes)
         ]
+        before = len(released)
         for job_id, token in found:
             try:
                 await self._give_back(job_id, token)
@@ -86,11 +87,11 @@ class Orphans:
                 log.debug("job %s is not released: %s", job_id, gone)
             else:
                 released.append(job_id)
-        if found:
+        if len(released) > before:
             log.warning(
                 "released %d jobs of a dead worker process: %s",
-                len(released),
-                ", ".join(released),
+                len(released) - before,
+                ", ".join(released[before:]),
                 extra={"queue": self._backend.name},
             )
 

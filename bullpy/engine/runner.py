@@ -56,8 +56,7 @@ class Running:
         """Ask the processor to end.
 
         Returns:
-            Whether it hears of it at once; a processor in a thread has to look at
-            `job.should_stop()`.
+            Whether it has not ended yet.
         """
         if self.job.request_stop(reason, text):
             # Its executor ends it.

@@ -222,17 +222,17 @@ class Settler:
         exhausted = job.attemptsMade + 1 >= int(job.opts.get("attempts") or 0)
         if fatal or job.discarded or exhausted or (started and job.attemptsStarted >= started):
             return None, reason
-        if isinstance(error, errors.Retry) and error.delay is not None:
-            return round(error.delay * 1000), reason
         backoff = cast("dict[str, Any] | None", job.opts.get("backoff"))
-        if not backoff:
-            return 0, reason
         try:
+            if isinstance(error, errors.Retry) and error.delay is not None:
+                return milliseconds("Retry delay", error.delay), reason
+            if not backoff:
+                return 0, reason
             delay = await self._backoff(backoff, job, error)
+            return (None if delay < 0 else round(delay)), reason
         except Exception as broken:  # noqa: BLE001 - the strategy is the user's
             # The attempt cannot be scheduled; failing the job keeps it from looping for ever.
             return None, f"{reason} (no retry: {errors.describe(broken)})"
-        return (None if delay < 0 else round(delay)), reason
 
     async def _backoff(self, backoff: dict[str, Any], job: Job[Any], error: BaseException) -> float:
         kind = str(backoff.get("type"))

@@ -405,7 +405,7 @@ class Slots:
         try:
             outcome = await self._run(running)
             if running.released:
-                return Fetched(True)
+                return Fetched()
             if isinstance(outcome, Fetched):
                 return outcome
             return await self._settle(running, outcome)
@@ -434,7 +434,7 @@ class Slots:
             # Fetched while the worker was told to stop: it goes back untouched.
             running.settling = True
             await self._settler.release(running)
-            return Fetched(True)
+            return Fetched()
         if not self._room.is_open:
             # Fetched while another job began to wait for being alone.
             running.settling = True

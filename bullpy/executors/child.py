@@ -8,6 +8,7 @@ it imports are the bottom layers and the standard library alone.
 from __future__ import annotations
 
 import faulthandler
+import functools
 import inspect
 import os
 import signal
@@ -145,14 +146,17 @@ class Child:
         order: dict[str, Any] = codec.loads(head)
         processor = self._processors[int(order["processor"])]
         job = self._job = ChildJob(
-            order["fields"], codec.loads(data), self._ask, self._channel.poll_if_free
+            order["fields"],
+            codec.loads(data),
+            functools.partial(self._ask, order["run"]),
+            self._channel.poll_if_free,
         )
         # From here on the job counts as begun, and its end as its own.
-        self._begun += 1
+        self._begun = order["run"]
         os.lseek(self._marker, self._begun, os.SEEK_SET)
         self._interrupted = False
         early, self._early_stop = self._early_stop, None
-        if early is not None and early["job"] == job.id:
+        if early is not None and early["run"] == self._begun:
             job.request_stop(StopReason(early["reason"]), early["text"])
         # The processor of an earlier job may have taken the signal for itself.
         signal.signal(signal.SIGTERM, self._terminated)
@@ -223,9 +227,16 @@ class Child:
         finally:
             self._cancel = None
 
-    def _ask(self, method: str, args: tuple[Any, ...]) -> Any:
-        """Let the worker call a method of the job."""
-        answer = self._channel.ask(Kind.CALL, codec.dumps({"method": method, "args": args}))
+    def _ask(self, run: int, method: str, args: tuple[Any, ...]) -> Any:
+        """Let the worker call a method of the job.
+
+        Args:
+            run: The run that asks: a thread that it left behind may ask during another.
+            method: The method.
+            args: Its arguments.
+        """
+        wire = {"run": run, "method": method, "args": args}
+        answer = self._channel.ask(Kind.CALL, codec.dumps(wire))
         reply: dict[str, Any] = codec.loads(answer)
         if reply.get("error") is not None:
             raise error_from_wire(reply["error"])
@@ -236,8 +247,8 @@ class Child:
     def _stopped(self, body: bytes) -> None:
         """A STOP frame: from now on the job's `should_stop()` is true."""
         wire: dict[str, Any] = codec.loads(body)
-        if self._job is None or self._job.id != wire["job"]:
-            # It came together with its job.
+        if self._job is None or self._begun != wire["run"]:
+            # It came together with its job, or after its end.
             self._early_stop = wire
             return
         self._job.request_stop(StopReason(wire["reason"]), wire["text"])

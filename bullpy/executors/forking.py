@@ -6,6 +6,7 @@ shares their memory until it is written to. It runs no job itself.
 
 from __future__ import annotations
 
+import errno
 import os
 import select
 import signal
@@ -86,14 +87,21 @@ class Server:
         self._sock.sendall(frames.frame(Kind.READY, codec.dumps(failure)))
 
     def _fork(self) -> None:
-        descriptors = [self._descriptors.popleft() for _ in range(_DESCRIPTORS)]
-        pid = os.fork()
-        if pid == 0:
-            self._become_child(*descriptors)
+        # Fewer have arrived where this process may open no more.
+        count = min(_DESCRIPTORS, len(self._descriptors))
+        descriptors = [self._descriptors.popleft() for _ in range(count)]
+        try:
+            if count < _DESCRIPTORS:
+                raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+            answer = os.fork()
+            if answer == 0:
+                self._become_child(*descriptors)
+            self._children.add(answer)
+        except OSError as error:
+            answer = -(error.errno or errno.EAGAIN)
         for descriptor in descriptors:
             os.close(descriptor)
-        self._children.add(pid)
-        self._sock.sendall(frames.frame(Kind.FORKED, str(pid).encode()))
+        self._sock.sendall(frames.frame(Kind.FORKED, str(answer).encode()))
 
     def _become_child(self, sock: int, marker: int, stdout: int, stderr: int) -> NoReturn:
         signal.set_wakeup_fd(-1)

@@ -45,7 +45,7 @@ class Kind(IntEnum):
     LOG = 14
     """A record of `logging`."""
     FORKED = 15
-    """From a fork server: the process id of a new child."""
+    """From a fork server: the process id of a new child, or minus the number of an error."""
     ENDED = 16
     """From a fork server: a child has ended, and how."""
 

@@ -11,7 +11,7 @@ import socket
 import sys
 import time
 from collections.abc import Awaitable, Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, cast
 
 from typing_extensions import override
@@ -73,13 +73,11 @@ class Handle(asyncio.Protocol):
 
     Attributes:
         jobs: How many jobs it has been given.
-        started: When it was launched, on the monotonic clock.
     """
 
     def __init__(self) -> None:
         loop = asyncio.get_running_loop()
         self.jobs = 0
-        self.started = time.monotonic()
         self._ready: asyncio.Future[None] = loop.create_future()
         self._exit: asyncio.Future[Exit] = loop.create_future()
         self._reply: asyncio.Future[tuple[int, bytes]] | None = None
@@ -101,25 +99,26 @@ class Handle(asyncio.Protocol):
         Raises:
             OSError: The system starts no process, or has no descriptors left.
         """
-        ours, theirs = socket.socketpair()
-        pipes = [*os.pipe(), *os.pipe()]
-        stdout, their_stdout, stderr, their_stderr = pipes
-        # Any file does: only its position is used, which both processes share.
-        self._marker = os.open(sys.executable, os.O_RDONLY)
-        try:
-            with theirs:
-                self._launched = await launcher.launch(
-                    theirs, their_stdout, their_stderr, self._marker
-                )
-        except BaseException:
-            for descriptor in (stdout, stderr, self._marker):
-                os.close(descriptor)
-            ours.close()
-            raise
-        finally:
-            os.close(their_stdout)
-            os.close(their_stderr)
-        self._output = Output(self._launched.pid, stdout, stderr)
+        with contextlib.ExitStack() as ours_to_close, contextlib.ExitStack() as theirs_to_close:
+            ours, theirs = socket.socketpair()
+            ours_to_close.callback(ours.close)
+            theirs_to_close.callback(theirs.close)
+            reading: list[int] = []
+            writing: list[int] = []
+            for _ in ("stdout", "stderr"):
+                for descriptor, kept, closed in zip(
+                    os.pipe(), (reading, writing), (ours_to_close, theirs_to_close), strict=True
+                ):
+                    kept.append(descriptor)
+                    closed.callback(os.close, descriptor)
+            # Any file does: only its position is used, which both processes share.
+            self._marker = os.open(sys.executable, os.O_RDONLY)
+            ours_to_close.callback(os.close, self._marker)
+            launched = await launcher.launch(theirs, writing[0], writing[1], self._marker)
+            ours_to_close.pop_all()
+        self._launched = launched
+        stdout, stderr = reading
+        self._output = Output(launched.pid, stdout, stderr)
         try:
             await asyncio.get_running_loop().create_unix_connection(lambda: self, sock=ours)
         except BaseException:
@@ -170,7 +169,7 @@ class Handle(asyncio.Protocol):
         """
         output = cast("Output", self._output)
         if not self.is_alive:
-            raise ChildEndedError(await self.ended())
+            raise ChildEndedError(replace(await self.ended(), had_begun=False))
         self.jobs += 1
         output.forget()
         output.job = context
@@ -191,9 +190,9 @@ class Handle(asyncio.Protocol):
         output.drain()
         return output.tail()
 
-    def stop(self, job_id: str, reason: str, text: str | None) -> None:
-        """Let the job's `should_stop()` be true."""
-        wire = {"job": job_id, "reason": reason, "text": text}
+    def stop(self, reason: str, text: str | None) -> None:
+        """Let the running job's `should_stop()` be true."""
+        wire = {"run": self.jobs, "reason": reason, "text": text}
         self._write(frames.frame(Kind.STOP, codec.dumps(wire)))
 
     def interrupt(self) -> None:
@@ -280,8 +279,8 @@ class Handle(asyncio.Protocol):
     async def _call(self, body: bytes) -> None:
         number, asked = body[: frames.NUMBER.size], codec.loads(body[frames.NUMBER.size :])
         reply: dict[str, Any]
-        if self._answer is None:
-            # A thread that the last job left behind.
+        if self._answer is None or asked["run"] != self.jobs:
+            # A thread that an earlier job left behind.
             reply = {"error": error_to_wire(errors.JobStateError("The job is over."))}
         else:
             reply = await self._answer(asked["method"], asked["args"])

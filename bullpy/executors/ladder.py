@@ -94,12 +94,9 @@ class Ladder:
 
     def _look(self) -> None:
         self._looking = self._loop.call_later(self._look_every, self._look)
-        if not self._limits.need_process:
-            self._child.look()
-            return
-        usage = usage_of(self._child.pid)
+        self._child.look()
+        usage = usage_of(self._child.pid) if self._limits.need_process else None
         if usage is None:
-            self._child.look()
             return
         self._used = usage
         memory, cpu = self._limits.memory, self._limits.cpu
@@ -116,11 +113,11 @@ class Ladder:
         """Begin the ladder; a later reason may only shorten it."""
         half = 0.0 if reason.is_limit else self._grace / 2
         interrupt, kill = _SOON.get(reason, (half, self._grace))
-        self._child.stop(self._job.id, reason, self._job.stop_text)
         kill_at = time.monotonic() + kill
         if kill_at >= self._kill_at:
             return
         self._kill_at = kill_at
+        self._child.stop(reason, self._job.stop_text)
         if kill:
             self._later(interrupt, self._child.interrupt)
         self._later(kill, self._child.kill)

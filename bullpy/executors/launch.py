@@ -18,6 +18,9 @@ from bullpy import codec, errors
 from bullpy.executors import frames, groups
 from bullpy.executors.frames import Kind
 
+LOST = 2**16
+"""What `reap` gives for a child whose fork server has ended."""
+
 
 class Launched(Protocol):
     """A process that was started.
@@ -33,7 +36,7 @@ class Launched(Protocol):
         ...
 
     def reap(self) -> int | None:
-        """Its exit code, or minus the signal's number; None while it runs."""
+        """Its exit code, or minus the signal's number, or LOST; None while it runs."""
         ...
 
     def signal(self, number: int) -> None:
@@ -184,7 +187,17 @@ class ForkServer:
             assert self._sock is not None
             descriptors = [sock.fileno(), marker, stdout, stderr]
             socket.send_fds(self._sock, [frames.frame(Kind.FORK)], descriptors)
-            return _Forked(int(await self._answers.next(Kind.FORKED)), self._answers)
+            answers = self._answers
+            try:
+                async with asyncio.timeout(self._timeout):
+                    pid = int(await answers.next(Kind.FORKED))
+            except TimeoutError:
+                # A fork that hangs would hang every later one.
+                await self.close()
+                raise
+            if pid < 0:
+                raise OSError(-pid, os.strerror(-pid))
+            return _Forked(pid, answers)
 
     async def close(self) -> None:
         """End the server; its idle children have ended before."""
@@ -266,7 +279,7 @@ class _Forked:
             self._code = self._answers.codes.pop(self.pid, None)
             if self._code is None and self._answers.gone.is_set():
                 # Its children are killed with it, and nobody learns how each one ended.
-                self._code = -signal.SIGKILL
+                self._code = LOST
         return self._code
 
     def signal(self, number: int) -> None:

@@ -96,6 +96,10 @@ class Pool:
     def give_back(self, child: Handle) -> None:
         """The job is over: the child is free, or is exchanged."""
         self._busy.discard(child)
+        if child.is_alive:
+            # It has started, and done a job: starting works.
+            self._failures = 0
+            self._pause_until = 0.0
         if self._closed or not child.is_alive:
             self._leave(child)
         elif self._is_used_up(child) or self._count() >= self._size():
@@ -158,30 +162,37 @@ class Pool:
             await child.start(self._launcher, self._init)
             async with asyncio.timeout(self._settings.child_start_timeout):
                 await child.ready()
-        except (ChildEndedError, OSError, TimeoutError, errors.ProcessorError) as error:
-            await self._failed(child, error)
+        except Exception as error:  # noqa: BLE001 - whatever it is, the next start is slower
+            self._failed(child, error)
             return
         except BaseException:
             child.kill_now()
             self._leave(child)
             raise
-        self._failures = 0
-        self._pause_until = 0.0
         self._tried.set()
         child.on_end(lambda: self._lost(child))
         self._offer(child)
 
     def _lost(self, child: Handle) -> None:
         """A child has ended; one that was idle is replaced before it is missed."""
-        if child in self._idle:
-            self._idle.remove(child)
-            self._fill()
+        if child not in self._idle:
+            return
+        self._idle.remove(child)
+        log.warning("the idle child process %d has ended; another is started", child.pid)
+        if not child.jobs:
+            # What it imports may be what ends it, again and again.
+            self._slow_down()
+        self._fill()
 
-    async def _failed(self, child: Handle, error: Exception) -> None:
-        """Tell one who waits, so that one job is affected, and go slowly from here on."""
+    def _slow_down(self) -> None:
+        """Start the next child only after a pause, which doubles each time."""
         pause = min(SHORTEST_PAUSE * 2**self._failures, LONGEST_PAUSE)
         self._failures = min(self._failures + 1, 16)
         self._pause_until = time.monotonic() + pause
+
+    def _failed(self, child: Handle, error: Exception) -> None:
+        """Tell one who waits, so that one job is affected, and go slowly from here on."""
+        self._slow_down()
         tail = child.tail() if child.pid and not isinstance(error, ChildEndedError) else ""
         child.kill_now()
         self._leave(child)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
+import itertools
 import logging
 import os
 import signal
@@ -16,7 +17,7 @@ from bullpy.codec import Encoded
 from bullpy.executors.frames import Kind
 from bullpy.executors.handle import ChildEndedError, Exit, Handle
 from bullpy.executors.ladder import Ladder
-from bullpy.executors.launch import ForkServer, Launcher, Spawner
+from bullpy.executors.launch import LOST, ForkServer, Launcher, Spawner
 from bullpy.executors.pool import Pool
 from bullpy.executors.wire import error_from_wire, error_to_wire
 from bullpy.job import Job
@@ -33,9 +34,12 @@ _FIELDS = (
     *("id", "name", "opts", "token", "timestamp", "delay", "priority", "processedOn"),
     *("attemptsStarted", "queueQualifiedName", "processedBy", "attemptsMade", "stalledCounter"),
     *("progress", "failedReason", "deduplicationId", "repeatJobKey", "parentKey", "parent"),
-    "crashes",
+    *("crashes", "deaths"),
 )
 """What a job in a child knows of itself."""
+
+TRIES = 3
+"""Children that a job is given before it begins in one; then the job is what they die of."""
 
 _ADDRESS_SPACE = 2**30
 """Bytes that a job may map beyond twice its memory limit; see `child._limit_memory`."""
@@ -112,10 +116,10 @@ class ProcessExecutor:
             errors.BullpyError: What the processor raised.
         """
         del args
-        while True:
+        for tries in itertools.count(1):
             child = await self._pool.take()
             try:
-                return await self._run_in(child, processor, job)
+                return await self._run_in(child, processor, job, may_repeat=tries < TRIES)
             except _NotBegunError:
                 # The child had died while it was idle; the job takes no blame for it.
                 continue
@@ -128,17 +132,21 @@ class ProcessExecutor:
             finally:
                 self._pool.give_back(child)
             # Only now: the next child need not wait for Redis.
-            await _tell_log(job, crash)
+            await _tell_log(job, crash, self._settings.stack_limit)
             raise crash
+        raise AssertionError("unreachable: counting does not end")
 
     async def close(self) -> None:
         """End all children."""
         await self._pool.close()
         await self._launcher.close()
 
-    async def _run_in(self, child: Handle, processor: Processor, job: Job[Any]) -> Encoded:
+    async def _run_in(
+        self, child: Handle, processor: Processor, job: Job[Any], *, may_repeat: bool
+    ) -> Encoded:
         memory = processor.limits.memory
         order = {
+            "run": child.jobs + 1,
             "processor": self._numbers[id(processor)],
             "fields": {name: getattr(job, name) for name in _FIELDS},
             "address_space": None if memory is None else 2 * memory + _ADDRESS_SPACE,
@@ -154,7 +162,7 @@ class ProcessExecutor:
                 context,
             )
         except ChildEndedError as ended:
-            if not ended.exit.had_begun and job.stop_reason is None:
+            if may_repeat and not ended.exit.had_begun and job.stop_reason is None:
                 raise _NotBegunError from None
             error = ladder.exceeded or _ended_error(job, ended.exit, killed=child.was_killed)
             error.trace = _trace(error, ended.exit.tail)
@@ -210,6 +218,13 @@ async def _answer(job: Job[Any], method: str, args: list[Any]) -> dict[str, Any]
 
 
 def _ended_error(job: Job[Any], ended: Exit, *, killed: bool) -> errors.JobError:
+    if ended.code == LOST:
+        # No crash of the job's own: it does not count as one.
+        return errors.JobError(
+            f"The child process of job {job.id} ended together with its fork server.",
+            cause="A module of preload crashed the server, or something killed it.",
+            fix="Look for its last lines in the worker's stderr; leave the module out of preload.",
+        )
     if killed and job.stop_reason is not None:
         return errors.JobCancelledError(
             f"The job was stopped: {job.stop_reason}.",
@@ -260,9 +275,9 @@ def _trace(error: errors.BullpyError, tail: str) -> str | None:
     return f"{error}\n\nThe last lines of the child's stderr:\n{tail}" if tail else None
 
 
-async def _tell_log(job: Job[Any], error: errors.ChildCrashedError) -> None:
+async def _tell_log(job: Job[Any], error: errors.ChildCrashedError, limit: int) -> None:
     """Leave what the child said last in the job's log too."""
     if error.trace is None:
         return
     with contextlib.suppress(errors.BullpyError):
-        await job.log(error.trace)
+        await job.log(error.trace[-limit:])

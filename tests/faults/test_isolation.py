@@ -903,7 +903,8 @@ async def test_fork_server_killed_in_the_middle_of_jobs(bench: Bench) -> None:
     (server,) = {s.pid for s in bench.children() if s.parent == os.getpid()}
     os.kill(server, signal.SIGKILL)
     ended = await bench.fails(bad)
-    assert "SIGKILL" in ended.reason
+    assert "ended together with its fork server" in ended.reason
+    assert ended.job.crashes == 0
     assert is_gone(child)
     await bench.others_complete()
 
@@ -1130,3 +1131,32 @@ async def test_script_that_runs_itself_when_loaded_gets_advice(
     finally:
         program.kill()
         await program.communicate()
+
+
+# -- runs that follow each other in one child ----------------------------------------------
+
+
+async def test_a_job_that_is_over_cannot_speak_for_the_next(bench: Bench) -> None:
+    await bench.hire(isolated.log_under_a_threads_eyes, concurrency=1)
+    first = await bench.queue.add("bad", "leave")
+    assert await bench.completes(first) == "left"
+    ended = await bench.fails(await bench.queue.add("bad", "second"))
+    assert "The job is over" in ended.reason
+    assert ended.log == ""
+
+
+async def test_a_stop_that_comes_late_does_not_hit_the_next_run(bench: Bench) -> None:
+    await bench.hire(
+        isolated.outlive_a_timeout_once, limits={"timeout": 0.2}, concurrency=1, stop_grace=10.0
+    )
+    job = await bench.queue.add("bad", attempts=2)
+    assert await bench.completes(job) == "on time"
+    assert len(bench.ledger.failed[job.id]) == 1
+
+
+async def test_fork_that_fails_is_told_and_ends_nothing(bench: Bench) -> None:
+    await bench.hire(isolated.segfault, preload=("support.no_fork",), concurrency=1)
+    ended = await bench.fails(await bench.queue.add("bad"))
+    assert "could not be started" in ended.reason
+    assert "temporarily unavailable" in ended.reason
+    assert ended.job.crashes == 0

@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import textwrap
+import threading
 from collections.abc import AsyncGenerator, AsyncIterator, Callable
 from pathlib import Path
 from typing import Any
@@ -419,3 +420,49 @@ async def test_listener_may_close_the_worker(redis_url: str, queue_name: str, qu
     async with asyncio.timeout(10):
         await worker.run()
     assert worker.closed
+
+
+async def test_pause_before_the_start_holds(queue: Queue, redis_url: str) -> None:
+    ran: list[str] = []
+
+    async def process(job: Any) -> None:
+        ran.append(job.id)
+
+    async with Worker(queue.name, process, {"autorun": False}, redis=redis_url) as worker:
+        await worker.pause()
+        job = await queue.add("n")
+        task = asyncio.create_task(worker.run())
+        worker_resumed = asyncio.get_running_loop().create_future()
+        worker.on("resumed", lambda: worker_resumed.set_result(list(ran)))
+        with pytest.raises(TimeoutError):
+            await job.wait_until_finished(0.5)
+        worker.resume()
+        assert await worker_resumed == []
+        await job.wait_until_finished(5)
+    await task
+
+
+async def test_run_cancelled_twice_leaves_no_thread_behind(queue: Queue, redis_url: str) -> None:
+    release = asyncio.Event()
+
+    async def process(_job: Any) -> None:
+        while not release.is_set():
+            try:
+                await release.wait()
+            except asyncio.CancelledError:
+                continue
+
+    worker = Worker(queue.name, process, {"autorun": False}, redis=redis_url)
+    task = asyncio.create_task(worker.run())
+    await queue.add("n")
+    async with asyncio.timeout(5):
+        while not worker.active_jobs:
+            await worker.wait_until_ready()
+            await asyncio.wait({task}, timeout=0.02)
+    task.cancel()
+    await asyncio.wait({task}, timeout=0.1)
+    task.cancel()
+    await asyncio.wait({task}, timeout=10)
+    assert task.cancelled()
+    assert not [thread for thread in threading.enumerate() if thread.name == "bullpy-locks"]
+    release.set()

@@ -207,3 +207,16 @@ async def test_global_concurrency_wakes_other_workers(
     jobs = await queue.add_bulk([{"name": "n", "data": {}} for _ in range(12)])
     await asyncio.gather(*(result_of(job) for job in jobs))
     assert most == 2
+
+
+@pytest.mark.parametrize("delay", [float("nan"), float("inf")])
+@pytest.mark.parametrize("how", ["strategy", "Retry"])
+async def test_delay_that_is_no_number_fails_the_job_instead_of_its_slot(
+    queue: Queue, start_worker: Any, delay: float, how: str
+) -> None:
+    async def process(_job: Job[Any]) -> None:
+        raise Retry("again", delay=delay) if how == "Retry" else ValueError("again")
+
+    await start_worker(process, backoff_strategy=lambda *_: delay)
+    job = await queue.add("n", attempts=3, backoff=Backoff.custom("odd"))
+    assert "no retry" in await failure_of(job)

@@ -161,11 +161,14 @@ class Program:
             raise AssertionError(f"no {text!r} within {timeout} s in:\n{self.output}") from None
 
     async def ends(self, timeout: float) -> int:
-        """Wait until it has ended; gives the exit code."""
+        """Wait until it has ended, and its output is read; gives the exit code."""
         assert self._process is not None
+        assert self._reader is not None
         try:
             async with asyncio.timeout(timeout):
-                return await self._process.wait()
+                code = await self._process.wait()
+                await asyncio.shield(self._reader)
+                return code
         except TimeoutError:
             raise AssertionError(f"still runs after {timeout} s:\n{self.output}") from None
 

@@ -597,3 +597,28 @@ def mixed(job: Any) -> Any:
         return len(kept)
     job.log("ran")
     return job.data["number"]
+
+
+def log_under_a_threads_eyes(job: Any) -> str:
+    """The first run leaves a thread with its job; during the second, the thread uses it."""
+    if job.data == "leave":
+        _left.append(job)
+        return "left"
+    _left[0].log("of the first job")
+    job.log("of the second job")
+    return "done"
+
+
+_left: list[Any] = []
+
+
+def outlive_a_timeout_once(job: Any) -> str:
+    """The first run ignores its end and is over its time; the second is quick."""
+    if job.attempts_made == 0:
+        signal.signal(signal.SIGTERM, signal.SIG_IGN)
+        until = time.monotonic() + 0.6
+        while time.monotonic() < until:
+            pass
+        return "too late"
+    # Long enough for a stop that was meant for the first run.
+    return "stopped" if any(job.should_stop() for _ in range(100)) else "on time"
