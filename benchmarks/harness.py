@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import argparse
 import asyncio
 import contextlib
 import json
@@ -19,7 +20,8 @@ ROOT = Path(__file__).resolve().parents[1]
 # A checkout that is not installed works too, and an installed bullpy is not measured instead.
 sys.path.insert(0, str(ROOT))
 
-from bullpy import EmbeddedServer  # noqa: E402
+from benchmarks.workers import common  # noqa: E402
+from bullpy import EmbeddedServer, Queue  # noqa: E402
 
 IMPLEMENTATIONS = ("bullpy", "node", "upstream")
 START_TIMEOUT = 30.0
@@ -72,6 +74,11 @@ class WorkerProcess:
         if said.get("event") != event:
             raise self._error(f"said {said} instead of {event!r}")
         return said
+
+    @property
+    def pid(self) -> int:
+        """The process's id."""
+        return self._process.pid
 
     async def tell(self, line: str) -> None:
         assert self._process.stdin is not None
@@ -174,6 +181,42 @@ def run(main: Callable[[EmbeddedServer], Coroutine[Any, Any, None]]) -> int:
         print(error, file=sys.stderr)
         return 1
     return 0
+
+
+def positive(text: str) -> int:
+    """For argparse: a whole number from 1 on."""
+    number = int(text)
+    if number < 1:
+        raise argparse.ArgumentTypeError("at least 1")
+    return number
+
+
+BULK = 1000
+"""Jobs that `fill` adds in one call."""
+
+
+async def fill(queue: Queue, jobs: int, **more: Any) -> None:
+    """Add equal jobs, whose data holds their number.
+
+    Args:
+        queue: Where to.
+        jobs: How many.
+        more: Further options of each job, in BullMQ's spelling.
+    """
+    opts = {**common.JOB_OPTIONS, **more}
+    for first in range(0, jobs, BULK):
+        await queue.add_bulk(
+            [
+                {"name": common.JOB_NAME, "data": {**common.PAYLOAD, "i": i}, "opts": opts}
+                for i in range(first, min(first + BULK, jobs))
+            ]
+        )
+
+
+async def server_cpu(queue: Queue) -> float:
+    """Seconds of CPU time that the server of this queue has used so far."""
+    used = await queue.client.info("cpu")
+    return float(used["used_cpu_user"]) + float(used["used_cpu_sys"])
 
 
 def ratio(numerator: float | None, denominator: float | None) -> float | None:

@@ -35,7 +35,6 @@ from typing import Any
 
 import harness
 
-from benchmarks.throughput import fill
 from bullpy import EmbeddedServer, Queue
 
 SLOTS = 2
@@ -226,7 +225,7 @@ class Bench:
     async def _process(self, subject: Subject, jobs: int, *, concurrency: int) -> dict[str, float]:
         """Have a worker process so many jobs that wait."""
         async with Queue(f"bench-{subject.name}", redis=self._server.url) as queue:
-            await fill(queue, jobs)
+            await harness.fill(queue, jobs)
             async with self._started(
                 subject, "process", jobs, concurrency, queue=queue.name
             ) as worker:

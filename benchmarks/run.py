@@ -1,4 +1,4 @@
-"""Runs all benchmarks shortly, in about three minutes.
+"""Runs all benchmarks shortly, in about four minutes.
 
 python benchmarks/run.py            short runs, as tables
 python benchmarks/run.py --full     the lengths and rounds that figures to publish need
@@ -17,12 +17,21 @@ import harness
 SHORT = {
     "imports.py": [],
     "throughput.py": ["--jobs", "10000", "--concurrency", "1,50"],
+    "produce.py": ["--jobs", "5000", "--rounds", "1"],
+    "growth.py": [
+        *("--only", "waiting,workers", "--backlogs", "1000,100000", "--rounds", "1"),
+        *("--workers", "1,16", "--shared-jobs", "8000"),
+    ],
+    "memory.py": ["--jobs", "100000", "--after", "20000"],
     "latency.py": ["--idle", "15", "--jobs", "10", "--deadline", "30"],
     "isolation.py": ["--rounds", "1"],
 }
 FULL = {
     "imports.py": [],
     "throughput.py": ["--jobs", "20000", "--concurrency", "1,50,200", "--rounds", "5"],
+    "produce.py": ["--rounds", "5"],
+    "growth.py": ["--rounds", "5"],
+    "memory.py": [],
     "latency.py": [],
     "isolation.py": ["--jobs", "20000", "--calls", "5000", "--busy", "30", "--rounds", "5"],
 }

@@ -26,12 +26,11 @@ from statistics import median
 import harness
 from harness import IMPLEMENTATIONS
 
-from benchmarks.workers.common import JOB_NAME, JOB_OPTIONS, PAYLOAD
+from benchmarks.workers.common import JOB_OPTIONS
 from bullpy import EmbeddedServer, Queue
 
 UPSTREAM_JOBS = 5000
 """Upstream is slow at low concurrency: it gets at most so many jobs, and the output says so."""
-BULK = 1000
 SLOWEST = 50.0
 """Jobs per second that a worker must reach, or the measurement is given up."""
 
@@ -66,14 +65,14 @@ def main() -> int:
 
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Jobs per second of bullpy, Node and upstream.")
-    parser.add_argument("--jobs", type=_positive, default=20000, help="jobs per measurement")
+    parser.add_argument("--jobs", type=harness.positive, default=20000, help="jobs per measurement")
     parser.add_argument(
         "--concurrency",
-        type=lambda text: [_positive(part) for part in text.split(",")],
+        type=lambda text: [harness.positive(part) for part in text.split(",")],
         default=[1, 50, 200],
         help="for example 1,50,200",
     )
-    parser.add_argument("--rounds", type=_positive, default=1, help="medians over so many")
+    parser.add_argument("--rounds", type=harness.positive, default=1, help="medians over so many")
     parser.add_argument("--mode", choices=["process", "add"], default="process")
     parser.add_argument("--json", action="store_true", help="one object per concurrency")
     parser.add_argument("--no-uvloop", action="store_true", help="bullpy on asyncio's loop")
@@ -81,13 +80,6 @@ def _options() -> argparse.Namespace:
         "--node-auto-pipelining", action="store_true", help="ioredis with enableAutoPipelining"
     )
     return parser.parse_args()
-
-
-def _positive(text: str) -> int:
-    number = int(text)
-    if number < 1:
-        raise argparse.ArgumentTypeError("at least 1")
-    return number
 
 
 async def _measure(
@@ -121,7 +113,7 @@ async def _measure_one(
     jobs = _jobs_for(name, options.jobs)
     async with Queue(f"bench-{name}", redis=server.url) as queue:
         if options.mode == "process":
-            await fill(queue, jobs)
+            await harness.fill(queue, jobs)
         async with harness.started(
             name,
             url=server.url,
@@ -142,16 +134,6 @@ async def _measure_one(
     if left != expected:
         raise harness.BenchmarkError(f"{name} left {left} in the queue instead of {expected}.")
     return done
-
-
-async def fill(queue: Queue, jobs: int) -> None:
-    for first in range(0, jobs, BULK):
-        await queue.add_bulk(
-            [
-                {"name": JOB_NAME, "data": {**PAYLOAD, "i": i}, "opts": JOB_OPTIONS}
-                for i in range(first, min(first + BULK, jobs))
-            ]
-        )
 
 
 def _jobs_for(name: str, jobs: int) -> int:

@@ -16,9 +16,11 @@ from bullmq.queue_keys import QueueKeys
 from bullmq.redis_connection import RedisConnection
 
 from bullpy import errors, placing
-from bullpy.connection.client import PipeliningClient
+from bullpy.adding import AddCommand
+from bullpy.connection.client import PipeliningClient, pack, run_packed
 from bullpy.connection.clients import options_of
 from bullpy.connection.factory import SharedRedis, share
+from bullpy.connection.probe import classify
 from bullpy.connection.resolve import Target
 from bullpy.scripts import Commands, Scripts
 from bullpy.settings import RedisSettings
@@ -142,12 +144,24 @@ class Backend(RedisBackend):
                 with a custom job id: then the command is repeated, which is harmless.
             errors.JobNotFoundError: The parent given in the options does not exist.
         """
+        command = self.scripts.adder.command(job)
         try:
-            return await self.scripts.addJob(job)
+            result = await self._run(command)
         except errors.ReplyLostError:
             if not job.id:
                 raise
-            return await self.scripts.addJob(job)
+            result = await self._run(command)
+        self.scripts.check_added(result, job)
+        return result
+
+    async def _run(self, command: AddCommand) -> Any:
+        shared = self.shared
+        reply = await run_packed(
+            shared.pipeliner, command.by_hash(), command.with_source, raw=False
+        )
+        if isinstance(reply, Exception):
+            raise classify(reply, shared.settings) from reply
+        return reply
 
     async def addJobs(self, jobs: list[Any]) -> list[str]:
         """Add jobs in one transaction: all or none."""
@@ -177,22 +191,29 @@ class Backend(RedisBackend):
         return results
 
     async def _run_transaction(self, entries: Sequence[tuple[Scripts, Any, bool]]) -> list[Any]:
-        async with self.conn.pipeline(transaction=True) as pipe:
-            places: list[int] = []
-            for scripts, job, is_parent in entries:
-                places.append(len(pipe))
-                if is_parent:
-                    await scripts.addParentJob(job, pipe)
-                    # A child that has ended already must not release it before the others exist.
-                    pipe.sadd(f"{scripts.toKey(job.id)}:dependencies", placing.ADDING)
-                else:
-                    await scripts.addJob(job, pipe)
-            for scripts, job, is_parent in entries:
-                if is_parent:
-                    keys = [scripts.toKey(job.id), scripts.keys["meta"]]
-                    pipe.eval(placing.RELEASE, len(keys), *keys, job.id)
-            replies = await pipe.execute()
-            return [replies[place] for place in places]
+        packed: list[bytes] = []
+        places: list[int] = []
+        sent: set[str] = set()
+        for scripts, job, is_parent in entries:
+            places.append(len(packed))
+            command = scripts.adder.command(job, is_parent=is_parent)
+            if command.script in sent:
+                packed.append(command.by_hash())
+            else:
+                # The first of each with its text: no SCRIPT FLUSH can come between, after which
+                # a transaction would fail in part for lack of its scripts.
+                sent.add(command.script)
+                packed.append(command.with_source())
+            if is_parent:
+                # A child that has ended already must not release it before the others exist.
+                dependencies = f"{scripts.toKey(job.id)}:dependencies"
+                packed.append(pack(("SADD", dependencies, placing.ADDING)))
+        for scripts, job, is_parent in entries:
+            if is_parent:
+                keys = (scripts.toKey(job.id), scripts.keys["meta"])
+                packed.append(pack(("EVAL", placing.RELEASE, len(keys), *keys, job.id)))
+        replies = await self.conn.transact(packed)
+        return [replies[place] for place in places]
 
     async def pause(self, paused: bool = True) -> int:
         """Pause the queue; or resume it, and bring all back that is left in the list `paused`."""

@@ -7,6 +7,7 @@ import functools
 import inspect
 import json
 import logging
+import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
@@ -33,6 +34,14 @@ CRASHES_FIELD = b"bullpy:crashes"
 
 DEATHS_FIELD = b"bullpy:deaths"
 """The field that counts the worker processes that died while they ran the job."""
+
+_OF_A_CHILD = {
+    "failParentOnFailure": "fpof",
+    "removeDependencyOnFailure": "rdof",
+    "ignoreDependencyOnFailure": "idof",
+    "continueParentOnFailure": "cpof",
+}
+"""Options of a job that are stored with its parent's name too."""
 
 T = TypeVar("T")
 Result = TypeVar("Result")
@@ -77,7 +86,33 @@ class Job(JobFields[T], UpstreamJob):
         opts: Mapping[str, Any] | None = None,
         job_id: str | None = None,
     ) -> None:
-        super().__init__(queue, name, data, dict(opts or {}), job_id)
+        # Not upstream's __init__: half of what it sets is on the class, and it is on the path
+        # of every job that is added.
+        given = opts or {}
+        self.queue = queue
+        self.backend = queue.backend
+        self.queueQualifiedName = queue.qualifiedName
+        self.name = name
+        self.id = cast("str", given.get("jobId") or job_id)
+        self.data = data
+        self.opts = {"attempts": 0, "delay": 0, **given}
+        self.opts["backoff"] = Backoffs.normalize(given.get("backoff"))
+        self.timestamp = given["timestamp"] if "timestamp" in given else round(time.time() * 1000)
+        self.delay = given.get("delay", 0)
+        self.priority = given.get("priority", 0)
+        self.attempts = given.get("attempts", 1)
+        self.removeOnComplete = given.get("removeOnComplete", True)
+        self.removeOnFail = given.get("removeOnFail", False)
+        self.stacktrace = []
+        if parent := given.get("parent"):
+            self.parentKey = f"{parent.get('queue')}:{parent.get('id')}"
+            self.parent = {"id": parent.get("id"), "queueKey": parent.get("queue")}
+            for option, short in _OF_A_CHILD.items():
+                if given.get(option):
+                    self.parent[short] = True
+        deduplication = given.get("deduplication")
+        if isinstance(deduplication, dict):
+            self.deduplication_id = cast("dict[str, Any]", deduplication).get("id")
 
     # -- reading ---------------------------------------------------------------------------
 
@@ -318,8 +353,6 @@ class Job(JobFields[T], UpstreamJob):
             delay: Seconds from now.
             token: The lock's token; the job's own by default.
         """
-        import time
-
         now = round(time.time() * 1000)
         wait = milliseconds("delay", delay)
         await self.moveToDelayed(now + wait, token or self.token or "")

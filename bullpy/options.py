@@ -66,23 +66,37 @@ class JobOptions(TypedDict, total=False):
     continue_parent_on_failure: bool
 
 
+_EXCLUSIVE_SET = frozenset(_EXCLUSIVE)
+
+_WIRE_NAMES = {
+    name: "".join(
+        word.capitalize() if place else word for place, word in enumerate(name.split("_"))
+    )
+    for name in JobOptions.__annotations__
+}
+
+_CHECKED = frozenset(
+    ["sizeLimit", *_EXCLUSIVE, "jobId", "priority", "deduplication", "debounce", "backoff"]
+)
+"""What `validate` looks at, in BullMQ's spelling."""
+
+
 def to_wire(options: Mapping[str, Any]) -> dict[str, Any]:
     """Keywords as BullMQ's options: camelCase, milliseconds.
 
     Raises:
         errors.InvalidJobOptionsError: A keyword is unknown, or a value has the wrong type.
     """
-    known = JobOptions.__annotations__
     wire: dict[str, Any] = {}
     for name, value in options.items():
-        if name not in known:
+        wire_name = _WIRE_NAMES.get(name)
+        if wire_name is None:
             raise errors.InvalidJobOptionsError(
                 f"There is no job option {name!r}.",
-                fix=f"The options are: {', '.join(sorted(known))}.",
+                fix=f"The options are: {', '.join(sorted(_WIRE_NAMES))}.",
             )
-        if value is None:
-            continue
-        wire[_camel(name)] = _converted(name, value)
+        if value is not None:
+            wire[wire_name] = _converted(name, value)
     return wire
 
 
@@ -92,18 +106,16 @@ def validate(name: str, data_json: bytes, opts: Mapping[str, Any], *, has_parent
     Raises:
         errors.InvalidJobOptionsError: With the option, its value and what is allowed.
     """
+    if _CHECKED.isdisjoint(opts):
+        return
     limit = opts.get("sizeLimit")
     if limit and len(data_json) > limit:
         raise errors.InvalidJobOptionsError(
             f"The data of job {name!r} has {len(data_json)} bytes; sizeLimit is {limit}.",
             fix="Store the data elsewhere and pass a reference, or raise the limit.",
         )
-    exclusive = [option for option in _EXCLUSIVE if opts.get(option)]
-    if len(exclusive) > 1:
-        raise errors.InvalidJobOptionsError(
-            f"The following options cannot be used together: {', '.join(exclusive)}",
-            fix="Keep one of them.",
-        )
+    if not _EXCLUSIVE_SET.isdisjoint(opts):
+        _check_exclusive(opts)
     _check_job_id(opts.get("jobId"))
     _check_priority(opts.get("priority"))
     deduplication = opts.get("deduplication")
@@ -128,6 +140,15 @@ def validate(name: str, data_json: bytes, opts: Mapping[str, Any], *, has_parent
     if isinstance(jitter, int | float) and not 0 <= jitter <= 1:
         raise errors.InvalidJobOptionsError(
             f"The backoff's jitter is {jitter}.", fix="Give a number from 0 to 1."
+        )
+
+
+def _check_exclusive(opts: Mapping[str, Any]) -> None:
+    exclusive = [option for option in _EXCLUSIVE if opts.get(option)]
+    if len(exclusive) > 1:
+        raise errors.InvalidJobOptionsError(
+            f"The following options cannot be used together: {', '.join(exclusive)}",
+            fix="Keep one of them.",
         )
 
 
@@ -193,8 +214,3 @@ def milliseconds(name: str, seconds: object) -> int:
             f"The option {name} is {seconds!r}.", fix="Give seconds, 0 or more."
         )
     return round(seconds * 1000)
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(word.capitalize() for word in rest)

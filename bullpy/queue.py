@@ -180,7 +180,7 @@ class Queue(SafeEmitter, UpstreamQueue):
         ]
         results = await self.backend.addJobs(made)
         for job, result in zip(made, results, strict=True):
-            self.scripts.check(result, str(job.parentKey), "addJob")
+            self.scripts.check_added(result, job)
         return made
 
     async def addBulk(self, jobs: Sequence[JobSpec]) -> list[Job[Any]]:
@@ -194,8 +194,11 @@ class Queue(SafeEmitter, UpstreamQueue):
         opts: Mapping[str, Any] | None,
         job_options: Mapping[str, Any],
     ) -> Job[Any]:
-        wire = {**self.jobsOpts, **(opts or {}), **options.to_wire(job_options)}
-        job = Job[Any](self, name, data, wire)
+        wire = {**self.jobsOpts, **(opts or {})}
+        if job_options:
+            wire.update(options.to_wire(job_options))
+        # Not Job[Any](...): Python would note the type argument in each job.
+        job: Job[Any] = Job(self, name, data, wire)
         encoded = codec.dumps(data) if wire.get("sizeLimit") else b""
         options.validate(name, encoded, wire, has_parent=job.parentKey is not None)
         return job

@@ -19,6 +19,7 @@ from bullmq.redis_connection import SCRIPT_DEFINITIONS, RedisConnection
 from bullmq.scripts import Scripts as UpstreamScripts
 
 from bullpy import codec, dialect, errors
+from bullpy.adding import Adder
 from bullpy.connection.client import run_script
 from bullpy.connection.factory import SharedRedis
 from bullpy.connection.probe import classify
@@ -146,6 +147,7 @@ class Scripts(UpstreamScripts):
         self.commands = connection.commands
         self.queue_keys = QueueKeys(prefix)
         self.keys = self.queue_keys.getKeys(queue_name)
+        self.adder = Adder(self.keys, self.commands)
 
     @property
     def redisClient(self) -> Any:
@@ -154,21 +156,12 @@ class Scripts(UpstreamScripts):
 
     def addJobArgs(self, job: UpstreamJob) -> list[Any]:
         """Pack a new job: `[msgpack of names and ids, JSON of the data, msgpack of options]`."""
-        parent_key = job.parentKey
-        packed = codec.pack_for_lua(
-            [
-                self.keys[""],
-                job.id or "",
-                job.name,
-                job.timestamp,
-                parent_key,
-                f"{parent_key}:dependencies" if parent_key else None,
-                job.parent,
-                job.repeatJobKey,
-                f"{self.keys['']}de:{job.deduplication_id}" if job.deduplication_id else None,
-            ]
-        )
-        return [packed, codec.dumps(job.data), codec.pack_for_lua(self.encodeOpts(job.opts))]
+        return list(self.adder.arguments(job))
+
+    def check_added(self, result: object, job: UpstreamJob) -> None:
+        """Raise for a negative result of a script that adds a job."""
+        if isinstance(result, int) and result < 0:
+            raise error_for(result, None, "addJob", parent_key=job.parentKey)
 
     async def updateData(self, job_id: str, data: object) -> None:
         """Replace a job's data.

@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable
 from typing import Any
 
 import bullpy
@@ -19,6 +19,7 @@ from benchmarks.workers.common import (
     Stopwatch,
     Task,
     add_all,
+    add_in_bulk,
     lateness,
     now_ms,
     run_producer,
@@ -39,21 +40,21 @@ IDLE = 1.0
 
 def main() -> None:
     todo = task()
-    if todo.mode == "add":
+    if todo.mode in ("add", "bulk"):
         run_producer(_produce(todo), uvloop=todo.uvloop)
         return
     if todo.mode in ("first", "crash", "lag"):
         run_producer(_measure(todo), uvloop=todo.uvloop)
         return
-    worker = _worker(todo, todo.queue)
+    workers = [_worker(todo, todo.queue) for _ in range(todo.workers)]
     if todo.mode == "latency":
-        _report_starts(worker)
+        _report_starts(workers[0])
     else:
-        _count_jobs(worker, todo)
+        _count_jobs(workers, todo)
     if todo.uvloop:
-        bullpy.run(worker)
+        bullpy.run(*workers)
     else:
-        asyncio.run(run_async(worker))
+        asyncio.run(run_async(*workers))
 
 
 def _worker(todo: Task, queue: str, **options: Any) -> bullpy.Worker:
@@ -67,27 +68,38 @@ def _worker(todo: Task, queue: str, **options: Any) -> bullpy.Worker:
     )
 
 
-def _count_jobs(worker: bullpy.Worker, todo: Task) -> None:
+def _count_jobs(workers: list[bullpy.Worker], todo: Task) -> None:
     watch = Stopwatch(todo.jobs)
+    control: Control | None = None
 
     async def process(job: bullpy.Job[Any]) -> dict[str, int]:
         return {"ok": 1}
 
-    worker.processor()(process if todo.isolation == "loop" else tasks.noop)
-
-    @worker.lifespan
     async def gate(worker: bullpy.Worker) -> AsyncIterator[None]:
         """Connected, but before the first fetch: a lifespan starts there."""
-        control = Control()
-        await worker.whoami()
-        say_ready(bullpy.__version__)
+        nonlocal control
+        if first := control is None:
+            control = Control()
+            control.on_report = watch.report
+            await worker.whoami()
+            say_ready(bullpy.__version__)
         await control.go()
-        watch.start()
+        if first:
+            watch.start()
         yield None
 
-    @worker.on("completed")
-    def count(job: bullpy.Job[Any], result: object) -> None:
+    def count(worker: bullpy.Worker) -> Awaitable[None] | None:
         watch.one_more()
+        # Its share is done, the rest stays; the emitter awaits what a listener gives.
+        return worker.pause(True) if watch.left == 0 and todo.mode == "share" else None
+
+    def set_up(worker: bullpy.Worker) -> None:
+        worker.processor()(process if todo.isolation == "loop" else tasks.noop)
+        worker.lifespan(gate)
+        worker.on("completed", lambda job, result: count(worker))
+
+    for worker in workers:
+        set_up(worker)
 
 
 def _report_starts(worker: bullpy.Worker) -> None:
@@ -241,7 +253,11 @@ async def _produce(todo: Task) -> None:
         await queue.whoami()
         say_ready(bullpy.__version__)
         await control.go()
-        await add_all(queue.add, todo.jobs, todo.concurrency, Stopwatch(todo.jobs))
+        watch = Stopwatch(todo.jobs)
+        if todo.mode == "bulk":
+            await add_in_bulk(queue.add_bulk, todo.jobs, todo.concurrency, watch)
+        else:
+            await add_all(queue.add, todo.jobs, todo.concurrency, watch)
 
 
 main()

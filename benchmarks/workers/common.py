@@ -1,8 +1,8 @@
 """What the worker processes share: their task, their stopwatch, and how they talk to the parent.
 
 A worker process prints JSON lines, `{"event": "ready" | "start" | "done" | "measured", ...}`,
-and reads lines: `go` starts the measured work, `stop` or the end of stdin ends the process, so
-that none stays behind when the parent is killed.
+and reads lines: `go` starts the measured work, `report` asks for figures in between, `stop` or
+the end of stdin ends the process, so that none stays behind when the parent is killed.
 """
 
 from __future__ import annotations
@@ -28,7 +28,7 @@ PAYLOAD = {
     "fileName": "c.wav",
     "mode": "genre",
 }
-MODES = ["process", "add", "latency", "calls", "first", "crash", "lag"]
+MODES = ["process", "share", "add", "bulk", "latency", "calls", "first", "crash", "lag"]
 JOB_NAME = "process-audio"
 JOB_OPTIONS = {
     "attempts": 3,
@@ -43,8 +43,11 @@ class Task:
     """What the parent asks of a worker process.
 
     Attributes:
-        mode: `process` jobs that wait, `add` jobs, or report the start of each job (`latency`);
-            for benchmarks/isolation.py `calls`, `first`, `crash` or `lag`.
+        mode: `process` jobs that wait; process a `share` of them, which is `jobs` of them, or
+            all that it gets until it is asked to `report`; `add` jobs, `concurrency` at a time,
+            or in `bulk`, so many in one call; or report the start of each job (`latency`); for
+            benchmarks/isolation.py `calls`, `first`, `crash` or `lag`.
+        workers: How many `Worker` objects do the jobs of `process` and `share`, in bullpy.
         jobs: How many of what is measured: jobs, calls, starts, crashes.
         isolation: Where the processor runs; what there is depends on the worker.
         seconds: For how long each job of `lag` is busy.
@@ -58,6 +61,7 @@ class Task:
     concurrency: int
     uvloop: bool
     isolation: str
+    workers: int
     seconds: float
     scratch: Path
 
@@ -71,6 +75,7 @@ def task() -> Task:
     parser.add_argument("--concurrency", type=int, default=1)
     parser.add_argument("--no-uvloop", dest="uvloop", action="store_false")
     parser.add_argument("--isolation", default="loop")
+    parser.add_argument("--workers", type=int, default=1)
     parser.add_argument("--seconds", type=float, default=1.0)
     parser.add_argument("--scratch", type=Path, default=Path())
     return Task(**vars(parser.parse_args()))
@@ -106,6 +111,7 @@ class Control:
         self._loop = asyncio.get_running_loop()
         self._go = asyncio.Event()
         self._end = end
+        self.on_report: Callable[[], None] | None = None
         threading.Thread(target=self._read, daemon=True).start()
 
     async def go(self) -> None:
@@ -120,6 +126,8 @@ class Control:
                     break
                 if line.strip() == "go":
                     self._loop.call_soon_threadsafe(self._go.set)
+                if line.strip() == "report" and self.on_report is not None:
+                    self._loop.call_soon_threadsafe(self.on_report)
         self._end()
 
 
@@ -135,6 +143,7 @@ class Stopwatch:
         self._started = 0.0
         self._first = 0.0
         self._cpu = 0.0
+        self._last = 0.0
 
     def start(self) -> None:
         self._cpu = _cpu_seconds()
@@ -142,13 +151,23 @@ class Stopwatch:
 
     def one_more(self) -> None:
         """Count a job; says `done` after the last."""
+        self.more(1)
+
+    def more(self, jobs: int) -> None:
+        """Count jobs; says `done` after the last."""
         if self.left == self._jobs:
             self._first = time.perf_counter() - self._started
-        self.left -= 1
+        self.left -= jobs
+        self._last = time.monotonic()
         if self.left == 0:
             seconds = time.perf_counter() - self._started
             cpu = _cpu_seconds() - self._cpu
             say("done", jobs=self._jobs, seconds=seconds, first=self._first, cpu=cpu)
+
+    def report(self) -> None:
+        """Say how many jobs there were, and when the last one ended on the monotonic clock."""
+        cpu = _cpu_seconds() - self._cpu
+        say("report", jobs=self._jobs - self.left, cpu=cpu, last=self._last)
 
 
 SHORTEST_NAP, LONGEST_NAP = 0.001, 0.005
@@ -196,6 +215,19 @@ async def add_all(
     async with asyncio.TaskGroup() as group:
         for _ in range(min(jobs, in_flight)):
             group.create_task(lane())
+
+
+async def add_in_bulk(
+    add_bulk: Callable[[Any], Awaitable[object]], jobs: int, each: int, watch: Stopwatch
+) -> None:
+    """Add jobs, `each` of them in one call, one call after the other."""
+    watch.start()
+    for first in range(0, jobs, each):
+        numbers = range(first, min(first + each, jobs))
+        await add_bulk(
+            [{"name": JOB_NAME, "data": {**PAYLOAD, "i": i}, "opts": JOB_OPTIONS} for i in numbers]
+        )
+        watch.more(len(numbers))
 
 
 def run_producer(main: Coroutine[Any, Any, None], *, uvloop: bool) -> None:

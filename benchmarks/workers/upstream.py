@@ -18,6 +18,7 @@ from benchmarks.workers.common import (
     Stopwatch,
     Task,
     add_all,
+    add_in_bulk,
     now_ms,
     say,
     say_ready,
@@ -29,9 +30,8 @@ VERSION = importlib.metadata.version("bullmq")
 
 async def main(todo: Task) -> None:
     control = Control()
-    await {"process": _process, "latency": _report_starts, "add": _produce}[todo.mode](
-        todo, control
-    )
+    modes = {"process": _process, "latency": _report_starts, "add": _produce, "bulk": _produce}
+    await modes[todo.mode](todo, control)
 
 
 async def _process(todo: Task, control: Control) -> None:
@@ -71,7 +71,11 @@ async def _produce(todo: Task, control: Control) -> None:
     await queue.client.ping()
     say_ready(VERSION)
     await control.go()
-    await add_all(queue.add, todo.jobs, todo.concurrency, Stopwatch(todo.jobs))
+    watch = Stopwatch(todo.jobs)
+    if todo.mode == "bulk":
+        await add_in_bulk(queue.addBulk, todo.jobs, todo.concurrency, watch)
+    else:
+        await add_all(queue.add, todo.jobs, todo.concurrency, watch)
     await queue.close()
 
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
 import hiredis
@@ -64,6 +64,23 @@ class PipeliningClient(Redis):
         """A redis-py pipeline that leaves in one write on the shared socket."""
         return PipeliningPipeline(self, transaction, shard_hint)
 
+    async def transact(self, packed: Sequence[bytes]) -> list[Reply]:
+        """Run packed commands in one transaction that leaves in one write; gives their replies.
+
+        Raises:
+            errors.RedisError: The server refused it, or could not be reached, and nothing
+                happened; or it refused one of the commands.
+            errors.ReplyLostError: All of it may have happened, or nothing.
+        """
+        sent = b"".join((_MULTI, *packed, _EXEC))
+        replies = cast("list[Reply]", await self.pipeliner.call(sent, replies=len(packed) + 2))
+        refused = _refused(replies)
+        if refused is None:
+            refused = next((r for r in replies[-1] if isinstance(r, Exception)), None)
+        if refused is not None:
+            raise classify(refused, self._settings) from refused
+        return cast("list[Reply]", replies[-1])
+
     def _parse(self, name: str, reply: Reply, options: dict[str, Any]) -> Any:
         if isinstance(reply, NoScriptError):
             raise reply  # redis-py's Script loads itself when it sees this one
@@ -95,7 +112,7 @@ class PipeliningPipeline(Pipeline):
         try:
             packed = [pack(args) for args in self._with_sources(args for args, _ in commands)]
             if transaction:
-                packed = [pack(("MULTI",)), *packed, pack(("EXEC",))]
+                packed = [_MULTI, *packed, _EXEC]
             sent = self._client.pipeliner.call(b"".join(packed), replies=len(packed))
             replies = await sent
         finally:
@@ -142,6 +159,16 @@ def pack(args: tuple[Any, ...]) -> bytes:
     return cast("Any", hiredis).pack_command(args)
 
 
+def pack_head(args: tuple[Any, ...], more: int) -> bytes:
+    """Pack the beginning of a command that goes on with so `more` arguments."""
+    _, _, arguments = pack(args).partition(b"\r\n")
+    return b"*%d\r\n%b" % (len(args) + more, arguments)
+
+
+_MULTI = pack(("MULTI",))
+_EXEC = pack(("EXEC",))
+
+
 async def run_script(
     pipeliner: Pipeliner, sha: bytes, source: bytes, args: tuple[Any, ...], *, raw: bool = True
 ) -> Reply:
@@ -157,9 +184,21 @@ async def run_script(
     Returns:
         The reply; an error reply is returned as an exception instance, not raised.
     """
-    reply = await pipeliner.call(pack((b"EVALSHA", sha, *args)), raw=raw)
+    return await run_packed(
+        pipeliner,
+        pack((b"EVALSHA", sha, *args)),
+        lambda: pack((b"EVAL", source, *args)),
+        raw=raw,
+    )
+
+
+async def run_packed(
+    pipeliner: Pipeliner, by_hash: bytes, with_source: Callable[[], bytes], *, raw: bool
+) -> Reply:
+    """As `run_script`, with packed commands: EVALSHA, and what gives the EVAL instead of it."""
+    reply = await pipeliner.call(by_hash, raw=raw)
     if isinstance(reply, NoScriptError):
-        reply = await pipeliner.call(pack((b"EVAL", source, *args)), raw=raw)
+        reply = await pipeliner.call(with_source(), raw=raw)
     return reply
 
 

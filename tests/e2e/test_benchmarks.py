@@ -53,6 +53,54 @@ def test_throughput_keeps_every_round() -> None:
     assert row["runtimes"]["bullpy"].endswith("asyncio")
 
 
+def test_produce_compares_each_way_of_adding() -> None:
+    arguments = ["--jobs", "150", "--in-flight", "20", "--bulk", "40", "--rounds", "2"]
+    (result,) = run("produce.py", *arguments)
+    for way in ["add", "concurrent", "bulk"]:
+        row = result[way]
+        assert row["ratio_node"] > 0
+        assert row["ratio_upstream"] > 0
+        for name in [*NAMES, "node_auto_pipelining"]:
+            assert row[name] > 0
+            assert row["cpu_us_per_job"][name] > 0
+            assert len(row["rounds"][name]) == 2
+            assert result["versions"][name]
+
+
+def test_growth_compares_the_largest_backlog_with_the_smallest() -> None:
+    arguments = ["--only", "waiting,prioritized,node_waiting", "--jobs", "60"]
+    arguments += ["--backlogs", "2000,100", "--concurrency", "5", "--rounds", "2"]
+    (result,) = run("growth.py", *arguments)
+    for kind in ["waiting", "prioritized", "node_waiting"]:
+        found = result[kind]
+        assert [row["backlog"] for row in found["rows"]] == [100, 2000]
+        assert found["compared"] == [2000, 100]
+        assert found["ratio"] > 0
+        for row in found["rows"]:
+            assert row["worker_us_per_job"] > 0
+            assert len(row["rounds"]["server_us_per_job"]) == 2
+            assert row["commands_us_per_job"]["evalsha"] > 0
+
+
+def test_growth_compares_many_workers_with_few() -> None:
+    arguments = ["--only", "workers,processes,node_processes", "--shared-jobs", "300"]
+    (result,) = run("growth.py", *arguments, "--workers", "1,3", "--rounds", "1")
+    for crew in ["workers", "processes", "node_processes"]:
+        assert [row["workers"] for row in result[crew]["rows"]] == [1, 3]
+        for row in result[crew]["rows"]:
+            assert row["worker_us_per_job"] > 0
+            assert row["wall_us_per_job"] > 0
+
+
+def test_memory_reports_growth_after_the_first_jobs() -> None:
+    arguments = ["--jobs", "4000", "--after", "1000", "--ahead", "500", "--every", "0.1"]
+    (result,) = run("memory.py", *arguments)
+    assert 1000 <= result["after"] <= 4000
+    assert result["growth_mb"] <= result["peak_growth_mb"]
+    assert [sample[0] for sample in result["samples"]][-1] == 4000
+    assert all(worker > 0 and producer > 0 for _, worker, producer in result["samples"])
+
+
 def test_latency_reports_pickup_and_lateness() -> None:
     (result,) = run("latency.py", "--idle", "1", "--jobs", "3", "--delay", "1", "--deadline", "30")
     for name in ["bullpy", "node"]:

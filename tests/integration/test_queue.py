@@ -98,8 +98,34 @@ async def test_missing_parent_is_told(queue: Queue) -> None:
     parent = {"id": "not-there", "queue": queue.qualifiedName}
     with pytest.raises(errors.JobNotFoundError, match="Missing key for parent job"):
         await queue.add("n", {}, parent=parent)
-    with pytest.raises(errors.JobNotFoundError):
+    with pytest.raises(errors.JobNotFoundError, match=f"{queue.qualifiedName}:not-there"):
         await queue.add_bulk([{"name": "n", "data": {}, "opts": {"parent": parent}}])
+
+
+async def test_jobs_are_added_to_a_server_that_forgot_its_scripts(queue: Queue) -> None:
+    for number in range(2):
+        await queue.add("n", number)
+        await queue.client.script_flush()
+        await queue.add("n", number, priority=1)
+        await queue.client.script_flush()
+        await queue.add_bulk(
+            [{"name": "n", "data": 1}, {"name": "n", "data": 2, "opts": {"delay": 60_000}}] * 2
+        )
+        await queue.client.script_flush()
+    assert await queue.get_job_counts("waiting", "prioritized", "delayed") == {
+        "waiting": 6,
+        "prioritized": 2,
+        "delayed": 4,
+    }
+
+
+async def test_options_that_exclude_each_other_are_refused(queue: Queue) -> None:
+    opts = {"failParentOnFailure": True, "ignoreDependencyOnFailure": True}
+    with pytest.raises(errors.InvalidJobOptionsError, match="together"):
+        await queue.add("n", 1, opts)
+    with pytest.raises(errors.InvalidJobOptionsError, match="together"):
+        await queue.add_bulk([{"name": "n", "data": 1}, {"name": "n", "data": 1, "opts": opts}])
+    assert await queue.count() == 0
 
 
 async def test_priorities_and_lifo_decide_the_order(

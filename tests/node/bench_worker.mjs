@@ -1,13 +1,14 @@
 // The Node side of the benchmarks: bullmq 6, over the protocol of benchmarks/workers/common.py.
 //
-//   node bench_worker.mjs --url URL --queue NAME --mode process|add|latency|first|crash
+//   node bench_worker.mjs --url URL --queue NAME --mode process|share|add|bulk|latency|first|crash
 //                         [--jobs N] [--concurrency N] [--auto-pipelining]
 //                         [--isolation loop|process|thread] [--scratch FOLDER]
 //
 // With --isolation process or thread, bench_processor.mjs is a sandboxed processor.
 //
 // It prints {"event": "ready" | "start" | "done" | "measured", ...} lines; "go" on stdin starts
-// the measured work, "stop" or the end of stdin ends the process.
+// the measured work, "report" asks for figures in between, "stop" or the end of stdin ends the
+// process.
 
 import { readFileSync } from 'node:fs';
 import { createRequire } from 'node:module';
@@ -71,20 +72,27 @@ let left = jobs;
 let started;
 let first;
 let cpu;
+let last = 0;
 
 function start() {
   cpu = process.cpuUsage();
   started = performance.now();
 }
 
-function oneMore() {
+function oneMore(count = 1) {
   if (left === jobs) first = (performance.now() - started) / 1000;
-  left -= 1;
+  left -= count;
+  last = Number(process.hrtime.bigint()) / 1e9;
   if (left === 0) {
     const seconds = (performance.now() - started) / 1000;
     const used = process.cpuUsage(cpu);
     say('done', { jobs, seconds, first, cpu: (used.user + used.system) / 1e6 });
   }
+}
+
+function report() {
+  const used = process.cpuUsage(cpu);
+  say('report', { jobs: jobs - left, cpu: (used.user + used.system) / 1e6, last });
 }
 
 const PROCESSOR = new URL('./bench_processor.mjs', import.meta.url);
@@ -172,6 +180,7 @@ const go = new Promise((resolve) => {
   const lines = createInterface({ input: process.stdin });
   lines.on('line', (line) => {
     if (line.trim() === 'go') resolve();
+    if (line.trim() === 'report') report();
     if (line.trim() === 'stop') process.exit(0);
   });
   lines.on('close', () => process.exit(0));
@@ -180,7 +189,11 @@ const go = new Promise((resolve) => {
 const modes = {
   async process() {
     const worker = makeWorker(values.queue, async () => ({ ok: 1 }), { autorun: false });
-    worker.on('completed', oneMore);
+    worker.on('completed', () => {
+      oneMore();
+      // Its share is done, the rest stays.
+      if (left === 0 && values.mode === 'share') worker.pause(true);
+    });
     await worker.waitUntilReady();
     sayReady();
     await go;
@@ -216,6 +229,21 @@ const modes = {
     await Promise.all(Array.from({ length: Math.min(jobs, concurrency) }, lane));
   },
 
+  async bulk() {
+    const queue = new Queue(values.queue, { connection });
+    await queue.waitUntilReady();
+    sayReady();
+    await go;
+    start();
+    for (let begin = 0; begin < jobs; begin += concurrency) {
+      const count = Math.min(concurrency, jobs - begin);
+      await queue.addBulk(Array.from({ length: count }, (_, n) => (
+        { name: JOB_NAME, data: { ...PAYLOAD, i: begin + n }, opts: JOB_OPTIONS }
+      )));
+      oneMore(count);
+    }
+  },
+
   async first() {
     sayReady();
     await go;
@@ -228,5 +256,8 @@ const modes = {
     say('measured', await measureCrash());
   },
 };
+
+// Many of them share the jobs of one queue; it ends with the process.
+modes.share = modes.process;
 
 await modes[values.mode]();

@@ -1,5 +1,7 @@
 from typing import Any
 
+optsEncodeMap: dict[str, str]
+
 def optsFromJSON(rawOpts: dict[str, Any]) -> dict[str, Any]: ...
 
 class Job:
