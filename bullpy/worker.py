@@ -19,6 +19,7 @@ from bullpy import errors, worker_options
 from bullpy.backend import backend_for
 from bullpy.connection.factory import SharedRedis
 from bullpy.connection.identity import ServerIdentity
+from bullpy.connection.pipelining import retry_pause
 from bullpy.emitter import SafeEmitter
 from bullpy.engine.assembly import Engine
 from bullpy.engine.calls import Calls
@@ -33,6 +34,10 @@ from bullpy.settings import WorkerSettings
 from bullpy.types import Isolation, RateLimit, StopReason
 
 log = logging.getLogger("bullpy.worker")
+
+REFUSALS = 60
+"""How often a scheduler's next job is tried to be made, about once a second, while Redis answers
+with an error; while it is away, it is waited for."""
 
 REPORT_EVERY = 1.0
 """Seconds between two reports of the same kind of error."""
@@ -385,9 +390,24 @@ class Worker(Registration, SafeEmitter, UpstreamWorker):
         self._stop.set()
 
     async def schedule_next(self, job: Job[Any]) -> None:
-        """Let the job's scheduler make its next job; a failure costs this job nothing."""
+        """Let the job's scheduler make its next job; a failure costs this job nothing.
+
+        A Redis that is away is waited for: without its next job a scheduler would have ended.
+        Repeating is harmless, since the script knows which job asked.
+        """
+        failures = 0
         try:
-            await self._scheduleNextIteration(job)
+            while True:
+                try:
+                    await self._scheduleNextIteration(job)
+                    return
+                except errors.RedisError as error:
+                    is_away = isinstance(error, errors.RedisUnavailableError)
+                    if not is_away and failures >= REFUSALS:
+                        raise
+                    self.report(error)
+                await asyncio.sleep(max(0.02, retry_pause(failures, 0.05, 1.0)))
+                failures += 1
         except (errors.BullpyError, ValueError, LookupError, TypeError) as error:
             self.report(
                 errors.WorkerError(

@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import logging
+import math
 import os
 import socket
 import time
@@ -71,6 +72,7 @@ class SharedRedis:
         self.identity: ServerIdentity | None = None
         self._target = target
         self._locator = Locator(target)
+        self._attempt: float | None = None
         self._node: RedisSettings | None = None
         self._watch: SwitchWatch | None = None
         self._companions: weakref.WeakSet[BlockingConnection] = weakref.WeakSet()
@@ -109,6 +111,14 @@ class SharedRedis:
             await self._watch.stop()
         await self.client.aclose()
         await self.client.connection_pool.disconnect()
+
+    def shorten_waits(self, seconds: float) -> None:
+        """Let no command wait longer for its reply, and no attempt to connect three times that.
+
+        For workers: what waits longer than a part of the lock's duration costs the lock.
+        """
+        self.pipeliner.shorten_waits(seconds)
+        self._attempt = min(self._attempt or math.inf, 3 * seconds)
 
     def on_error(self, listener: Callable[[errors.RedisError], None]) -> Callable[[], None]:
         """Hear of every failed attempt and lost connection.
@@ -197,7 +207,14 @@ class SharedRedis:
     async def _open(self) -> AbstractConnection:
         slow = asyncio.get_running_loop().call_later(SLOW_CONNECT, self._say_slow)
         try:
-            connection, node = await self._locator.open(client_name=client_name())
+            async with asyncio.timeout(self._attempt):
+                connection, node = await self._locator.open(client_name=client_name())
+        except TimeoutError as late:
+            raise errors.RedisUnavailableError(
+                f"{self.settings.masked_url} did not answer within {self._attempt:g} s.",
+                cause="The network drops packets, or the server hangs.",
+                fix="Nothing, if it was an outage: the next attempt follows.",
+            ) from late
         finally:
             slow.cancel()
         try:

@@ -139,6 +139,11 @@ class Pipeliner:
             self._loop.call_soon(self._flush)
         return future
 
+    def shorten_waits(self, command_timeout: float) -> None:
+        """Lower the time that a command may wait; it is never raised."""
+        self._command_timeout = min(self._command_timeout, command_timeout)
+        self._look_every = self._command_timeout / 8
+
     async def aclose(self) -> None:
         """Close the socket. Commands still in flight fail. Closing twice is fine."""
         self._closed = True
@@ -180,8 +185,14 @@ class Pipeliner:
         self._write_out()
 
     def _write_out(self) -> None:
-        if self._buffer and self._transport is not None:
-            self._transport.write(b"".join(self._buffer))
+        transport = self._transport
+        if self._buffer and transport is not None:
+            try:
+                transport.write(b"".join(self._buffer))
+            except RuntimeError as closed:
+                # uvloop: the socket ended a moment ago, and the protocol is yet to hear of it.
+                self._lost(transport, closed)
+                return
             self._buffer.clear()
             if self._watchdog is None:
                 self._watch()

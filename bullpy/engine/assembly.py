@@ -26,6 +26,10 @@ from bullpy.settings import WorkerSettings
 
 log = logging.getLogger("bullpy.worker")
 
+SHORTEST_WAIT = 1.0
+"""Seconds that a command may wait for its reply however short the lock is: a busy server is no
+outage."""
+
 FETCH_END_TIMEOUT = 2.0
 """Seconds that the end of the blocking wait may take when the worker stops."""
 
@@ -82,6 +86,7 @@ class Engine:
         self._backend = backend
         self._worker_name = worker_name
         self.is_ready = False
+        self._lock_duration = settings.lock_duration
         self._loop_warning = settings.loop_warning
         self._prefix = settings.prefix
         self._watch: LoopWatch | None = None
@@ -131,6 +136,8 @@ class Engine:
         Raises:
             errors.ProcessorError: A module that is to be preloaded cannot be.
         """
+        # A command that waits longer than a third of the lock would cost the lock.
+        self._backend.shared.shorten_waits(max(SHORTEST_WAIT, self._lock_duration / 3))
         await self._runner.start()
         self._locks.start()
         if self._loop_warning:
@@ -230,11 +237,13 @@ class Engine:
             task.cancel()
         await shutdown.drain(self.slots, self._settler, timeout=0.0)
 
-    def _locks_lost(self, job_ids: list[str]) -> None:
+    def _locks_lost(self, tokens: dict[str, str]) -> None:
         lost = [
             running
-            for running in map(self.slots.running.get, job_ids)
-            if running is not None and not running.settling
+            for job_id, token in tokens.items()
+            if (running := self.slots.running.get(job_id)) is not None
+            and running.job.token == token
+            and not running.settling
         ]
         if not lost:
             return

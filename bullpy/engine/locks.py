@@ -32,7 +32,8 @@ class LockKeeper:
     Args:
         backend: The queue's keys.
         settings: Lock duration and how often to renew.
-        on_lost: Called on the event loop with the ids of jobs whose lock is gone.
+        on_lost: Called on the event loop with the ids of jobs whose lock is gone, and its token:
+            the job may have been fetched again under another.
         on_renewed: Called on the event loop with the ids of jobs whose lock was renewed.
         on_crash: Called on the event loop when the thread ends although it should not.
     """
@@ -42,7 +43,7 @@ class LockKeeper:
         backend: Backend,
         settings: WorkerSettings,
         *,
-        on_lost: Callable[[list[str]], None],
+        on_lost: Callable[[dict[str, str]], None],
         on_renewed: Callable[[list[str]], None],
         on_crash: Callable[[BaseException], None],
     ) -> None:
@@ -128,7 +129,7 @@ class LockKeeper:
         if renewed:
             self._tell(self._on_renewed, renewed)
         if lost:
-            self._tell(self._on_lost, lost)
+            self._tell(self._on_lost, {job_id: due[job_id] for job_id in lost})
         return True
 
     def _extend(self, due: dict[str, str]) -> list[str]:

@@ -88,6 +88,9 @@ class Settler:
             # Whatever the processor made of its cancellation, it is not the job's failure.
             await self.release(running)
             return Fetched()
+        if running.job.stop_reason is StopReason.LOCK_LOST:
+            # It is another run's by now, and that one's outcome counts.
+            return Fetched()
         if isinstance(error, errors.JobSignal) and not isinstance(
             error, errors.Retry | errors.Discard
         ):

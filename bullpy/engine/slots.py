@@ -399,6 +399,10 @@ class Slots:
             following = fetched.job
 
     async def _one(self, job: Job[Any]) -> Fetched:
+        earlier = self.running.get(job.id)
+        if earlier is not None and not earlier.settling:
+            # Its lock ran out, and the stalled check gave the job back: to this worker.
+            self.lost(earlier)
         running = self.running[job.id] = Running(job)
         self._room.enter(running)
         self._locks.track(job.id, job.token or "")

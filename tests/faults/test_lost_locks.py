@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -10,7 +11,7 @@ import pytest
 from support.faults import Ledger, eventually
 from support.in_children import loses_its_lock, loses_its_lock_async
 
-from bullpy import Queue, Worker, WorkerSettings, errors
+from bullpy import Queue, StopReason, Worker, WorkerSettings, errors
 
 ISOLATIONS = ["loop", "thread", "process"]
 
@@ -111,3 +112,44 @@ async def test_processor_hears_why_it_is_stopped(
     assert await job.get_state() == "active"
     assert not pair.ledger.completed
     assert not pair.ledger.failed
+
+
+async def test_late_word_of_a_lost_lock_does_not_stop_the_jobs_next_run(
+    direct: Queue, crew: Any
+) -> None:
+    """The renewal that was under way tells of the first run's lock when the second has begun."""
+    tokens: list[str] = []
+    reasons: list[Any] = []
+    release = asyncio.Event()
+
+    async def work(job: Any) -> str:
+        tokens.append(job.token)
+        try:
+            await release.wait()
+        except asyncio.CancelledError:
+            reasons.append((job.token, job.stop_reason))
+            raise
+        return "done"
+
+    worker = await crew.hire(work, concurrency=2, stalled_interval=0.2)
+    job = await direct.add("job")
+    await crew.ledger.until(lambda: len(tokens) == 1, 5.0)
+    await direct.client.delete(f"bull:{direct.name}:{job.id}:lock")
+    await crew.ledger.until(lambda: len(tokens) == 2, 5.0)
+    worker._engine._locks_lost({job.id: tokens[0]})
+    release.set()
+    await crew.ledger.until(lambda: crew.ledger.completed[job.id], 5.0)
+    assert crew.ledger.completed[job.id] == 1
+    assert job.id not in crew.ledger.failed
+    # The first run was stopped when the second began, and its outcome counts for nothing.
+    assert reasons == [(tokens[0], StopReason.LOCK_LOST)]
+
+
+async def test_scheduler_goes_on_after_refusals_of_redis(
+    own_server: Any, direct: Queue, proxy: Any, crew: Any
+) -> None:
+    await crew.hire()
+    proxy.answer("updateJobScheduler", "-READONLY You can't write against a replica.", times=2)
+    await direct.upsertJobScheduler("often", {"every": 200}, "tick", {})
+    # Upstream, and one refusal was the scheduler's end.
+    await crew.ledger.until(lambda: len(crew.ledger.completed) >= 4, 10.0)
