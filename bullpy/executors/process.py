@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import itertools
 import logging
 import os
 import signal
@@ -116,7 +115,9 @@ class ProcessExecutor:
             errors.BullpyError: What the processor raised.
         """
         del args
-        for tries in itertools.count(1):
+        tries = 0
+        while True:
+            tries += 1
             child = await self._pool.take()
             try:
                 return await self._run_in(child, processor, job, may_repeat=tries < TRIES)
@@ -134,7 +135,6 @@ class ProcessExecutor:
             # Only now: the next child need not wait for Redis.
             await _tell_log(job, crash, self._settings.stack_limit)
             raise crash
-        raise AssertionError("unreachable: counting does not end")
 
     async def close(self) -> None:
         """End all children."""
