@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bullpy.cli.asking import agree
+
 if TYPE_CHECKING:
     from bullpy.queue import Queue
 
@@ -55,7 +57,11 @@ def cancel(
 
     from bullpy import errors
 
-    _agree(job_id, queue, yes=yes)
+    agree(
+        f"Cancelling job {job_id}",
+        f"Cancel job {job_id} of queue {queue}? It fails and is not retried.",
+        yes=yes,
+    )
     answer: dict[str, Any] = {"id": job_id, "queue": queue}
     try:
         answer |= asyncio.run(_cancel(job_id, queue, reason, redis, prefix, timeout))
@@ -68,33 +74,6 @@ def cancel(
     else:
         typer.echo(_told(answer, timeout))
     if answer["outcome"] not in ("cancelled", "requested"):
-        raise typer.Exit(1)
-
-
-def _agree(job_id: str, queue: str, *, yes: bool) -> None:
-    """Ask, unless the answer was given.
-
-    Raises:
-        errors.ConfigurationError: There is no terminal to ask on.
-        typer.Exit: The answer is no.
-    """
-    import sys
-
-    from bullpy import errors
-
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise errors.ConfigurationError(
-            f"Cancelling job {job_id} was not confirmed.",
-            cause="The command asks, and there is no terminal to ask on.",
-            fix="Give --yes.",
-        )
-    # Not typer.confirm: it writes to stdout too, where --json has its place.
-    question = f"Cancel job {job_id} of queue {queue}? It fails and is not retried. [y/N] "
-    typer.echo(question, nl=False, err=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        typer.echo("Nothing was done.", err=True)
         raise typer.Exit(1)
 
 

@@ -6,6 +6,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bullpy.cli.asking import agree
+
 if TYPE_CHECKING:
     from bullpy.repair import RepairReport
 
@@ -50,7 +52,12 @@ def repair(
     from bullpy import errors
 
     if not dry_run:
-        _agree(name, yes=yes)
+        agree(
+            f"Repairing queue {name}",
+            f"Repair queue {name}? Lost jobs go back to the front and run.",
+            yes=yes,
+            fix="Give --yes, or look first: --dry-run.",
+        )
     try:
         report, warnings = asyncio.run(_repair(name, redis, prefix, dry_run=dry_run))
     except errors.BullpyError as error:
@@ -64,33 +71,6 @@ def repair(
         for warning in warnings:
             typer.echo(f"warning: {warning['message']}\n{warning['cause']}", err=True)
     if dry_run and not report.found_nothing:
-        raise typer.Exit(1)
-
-
-def _agree(name: str, *, yes: bool) -> None:
-    """Ask, unless the answer was given.
-
-    Raises:
-        errors.ConfigurationError: There is no terminal to ask on.
-        typer.Exit: The answer is no.
-    """
-    import sys
-
-    from bullpy import errors
-
-    if yes:
-        return
-    if not sys.stdin.isatty():
-        raise errors.ConfigurationError(
-            f"Repairing queue {name} was not confirmed.",
-            cause="The command asks, and there is no terminal to ask on.",
-            fix="Give --yes, or look first: --dry-run.",
-        )
-    # Not typer.confirm: it writes to stdout too, where --json has its place.
-    question = f"Repair queue {name}? Lost jobs go back to the front and run. [y/N] "
-    typer.echo(question, nl=False, err=True)
-    if sys.stdin.readline().strip().lower() not in ("y", "yes"):
-        typer.echo("Nothing was done.", err=True)
         raise typer.Exit(1)
 
 

@@ -47,6 +47,18 @@ async def test_dead_command_connection_is_replaced_and_jobs_run_once(
     assert not crew.ledger.stalled
 
 
+async def test_worker_waits_for_a_silent_server_no_longer_than_a_third_of_its_lock(
+    proxy: Proxy, direct: Queue, crew: Any
+) -> None:
+    # With the default command_timeout of 15 s it was deaf for as long, and its locks ran out.
+    await crew.hire(0.05, concurrency=2, lock_duration=3.0)
+    await direct.add_bulk([{"name": "job", "data": number} for number in range(60)])
+    await crew.ledger.until_completed(4, 5.0)
+    assert proxy.swallow_open(COMMAND) == 1
+    await crew.ledger.until_completed(60, 1.25 + 60 / 2 * 0.05 + 4)
+    assert not crew.ledger.failed
+
+
 async def test_dead_connection_of_the_lock_thread_costs_no_lock(
     proxy: Proxy, direct: Queue, crew: Any
 ) -> None:
