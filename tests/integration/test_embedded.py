@@ -155,6 +155,21 @@ def test_extra_arguments_reach_the_server() -> None:
         assert command(server, "CONFIG", "GET", "maxmemory") == {"maxmemory": str(10 << 20)}
 
 
+@pytest.mark.skipif(not Path("/proc/self/environ").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("own", [None, "glibc.malloc.tcache_count=9"])
+def test_allocator_is_tuned_unless_the_user_has_done_so(
+    own: str | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if own is None:
+        monkeypatch.delenv("GLIBC_TUNABLES", raising=False)
+    else:
+        monkeypatch.setenv("GLIBC_TUNABLES", own)
+    with EmbeddedServer() as server:
+        found = Path(f"/proc/{server.pid}/environ").read_bytes().decode().split("\0")
+    tuned = [one.partition("=")[2] for one in found if one.startswith("GLIBC_TUNABLES=")]
+    assert tuned == [own or "glibc.malloc.tcache_count=8000"]
+
+
 @pytest.mark.parametrize("args", [("--bind", "0.0.0.0"), ("--requirepass", "x")])
 def test_reserved_arguments_are_refused(args: tuple[str, str]) -> None:
     with pytest.raises(errors.ConfigurationError):
