@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from bullmq.job import optsEncodeMap
 
 from bullpy import codec
-from bullpy.connection.client import pack_head
+from bullpy.connection.client import ScriptHead
 
 if TYPE_CHECKING:
     from bullmq.job import Job as UpstreamJob
@@ -45,7 +45,7 @@ class Adder:
         self._keys = keys
         self._commands = commands
         self._base = keys[""]
-        self._heads: dict[str, bytes] = {}
+        self._heads: dict[str, ScriptHead] = {}
 
     def command(self, job: UpstreamJob, *, is_parent: bool = False) -> AddCommand:
         """The command that adds the job.
@@ -59,7 +59,8 @@ class Adder:
         """
         names, data, opts = self.arguments(job)
         tail = _TAIL % (len(names), names, len(data), data, len(opts), opts)
-        return AddCommand(self, _script_of(job, is_parent), tail)
+        script = _script_of(job, is_parent)
+        return AddCommand(script, self._head(script), tail)
 
     def arguments(self, job: UpstreamJob) -> tuple[bytes, bytes, bytes]:
         """What the scripts take: msgpack of names and ids, JSON of the data, msgpack of options."""
@@ -83,20 +84,14 @@ class Adder:
             opts = {optsEncodeMap.get(name, name): value for name, value in opts.items()}
         return names, codec.dumps(job.data), codec.pack_for_lua(opts)
 
-    def head(self, script: str) -> bytes:
-        """The beginning of EVALSHA of that script, with this queue's keys."""
+    def _head(self, script: str) -> ScriptHead:
         head = self._heads.get(script)
         if head is None:
-            head = self._heads[script] = self._head(script, b"EVALSHA", self._commands[script].sha)
+            keys = [self._keys[name] for name in _KEYS[script]]
+            command = self._commands[script]
+            head = ScriptHead(command.sha, command.source, (len(keys), *keys), _ARGUMENTS)
+            self._heads[script] = head
         return head
-
-    def head_with_source(self, script: str) -> bytes:
-        """The beginning of EVAL with the script's text."""
-        return self._head(script, b"EVAL", self._commands[script].source)
-
-    def _head(self, script: str, command: bytes, which: bytes) -> bytes:
-        keys = [self._keys[name] for name in _KEYS[script]]
-        return pack_head((command, which, len(keys), *keys), _ARGUMENTS)
 
 
 class AddCommand:
@@ -106,20 +101,20 @@ class AddCommand:
         script: The name of the script that adds it.
     """
 
-    __slots__ = ("_adder", "_tail", "script")
+    __slots__ = ("_head", "_tail", "script")
 
-    def __init__(self, adder: Adder, script: str, tail: bytes) -> None:
-        self._adder = adder
+    def __init__(self, script: str, head: ScriptHead, tail: bytes) -> None:
         self.script = script
+        self._head = head
         self._tail = tail
 
     def by_hash(self) -> bytes:
         """For a server that has the script."""
-        return self._adder.head(self.script) + self._tail
+        return self._head.by_hash + self._tail
 
     def with_source(self) -> bytes:
         """For one that may not have it."""
-        return self._adder.head_with_source(self.script) + self._tail
+        return self._head.with_source() + self._tail
 
 
 def _script_of(job: UpstreamJob, is_parent: bool) -> str:

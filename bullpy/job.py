@@ -9,7 +9,7 @@ import json
 import logging
 import time
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, TypeVar, cast
 
 from bullmq.backoffs import Backoffs
 from bullmq.job import Job as UpstreamJob
@@ -145,11 +145,15 @@ class Job(JobFields[T], UpstreamJob):
         job.attempts = opts["attempts"]
         job.removeOnComplete = opts.get("removeOnComplete", True)
         job.removeOnFail = opts.get("removeOnFail", False)
-        job.timestamp = reader.number(b"timestamp")
-        job.delay = reader.number(b"delay")
-        job.priority = reader.number(b"priority")
-        job.attemptsStarted = reader.number(b"ats")
-        job.processedOn = reader.number(b"processedOn")
+        field = raw.get
+        try:
+            job.timestamp = int(field(b"timestamp") or 0)
+            job.delay = int(field(b"delay") or 0)
+            job.priority = int(field(b"priority") or 0)
+            job.attemptsStarted = int(field(b"ats") or 0)
+            job.processedOn = int(field(b"processedOn") or 0)
+        except ValueError:
+            job._read_odd_numbers(reader)
         job.processedBy = reader.text(b"pb")
         job.stacktrace = []
         if not _LATER_FIELDS.isdisjoint(raw):
@@ -158,6 +162,14 @@ class Job(JobFields[T], UpstreamJob):
             reader.complain("name", "missing: the job's hash is gone")
         job.decode_error = reader.error
         return job
+
+    def _read_odd_numbers(self, reader: _Reader) -> None:
+        """Read the numbers of which at least one is not whole, or none at all."""
+        self.timestamp = reader.number(b"timestamp")
+        self.delay = reader.number(b"delay")
+        self.priority = reader.number(b"priority")
+        self.attemptsStarted = reader.number(b"ats")
+        self.processedOn = reader.number(b"processedOn")
 
     def _read_later_fields(self, reader: _Reader) -> None:
         """Read what a job gets after its first start, or as part of a flow or scheduler."""
@@ -477,15 +489,19 @@ class _Reader:
         """The job's options, decoded; a worker's jobs mostly have the same, so some are kept."""
         value = self._raw.get(b"opts")
         try:
-            opts = _options(value) if value else _options(b"{}")
+            kept = _options(value or b"{}")
         except (ValueError, RecursionError) as error:
             self.complain("opts", f"not JSON ({error})")
-            opts = _options(b"{}")
-        if opts is None:
+            kept = _options(b"{}")
+        if kept is None:
             self.complain("opts", "not an object")
-            opts = _options(b"{}")
-        kept = cast("dict[str, Any]", opts)
-        return {name: _own(value) for name, value in kept.items()}
+            kept = _options(b"{}")
+        assert kept is not None
+        opts = dict(kept.opts)
+        for name in kept.nested:
+            # What could be changed through one job and seen by another.
+            opts[name] = dict(opts[name])
+        return opts
 
     def traces(self) -> list[str]:
         """The stack traces; a text that is not a JSON list is taken for one trace."""
@@ -501,28 +517,30 @@ class _Reader:
             )
 
 
-def _options(text: bytes | str) -> dict[str, Any] | None:
+class _Options(NamedTuple):
+    """Decoded options, and the names of those that are objects."""
+
+    opts: dict[str, Any]
+    nested: tuple[str, ...]
+
+
+def _options(text: bytes | str) -> _Options | None:
     """BullMQ's options from JSON, None if it is no object."""
     # Long options hold something that differs from job to job; they would fill the memory.
     return _decode_options(text) if len(text) > 256 else _kept_options(text)
 
 
-def _decode_options(text: bytes | str) -> dict[str, Any] | None:
+def _decode_options(text: bytes | str) -> _Options | None:
     decoded = codec.loads(text)
     if not isinstance(decoded, dict):
         return None
     opts = optsFromJSON(cast("dict[str, Any]", decoded))
     opts.setdefault("attempts", 0)
     opts["backoff"] = Backoffs.normalize(opts.get("backoff"))
-    return opts
+    return _Options(opts, tuple(name for name, value in opts.items() if isinstance(value, dict)))
 
 
 _kept_options = functools.lru_cache(maxsize=128)(_decode_options)
-
-
-def _own(value: Any) -> Any:
-    """A copy of what could be changed through one job and seen by another."""
-    return dict(cast("dict[str, Any]", value)) if isinstance(value, dict) else value
 
 
 def stacktrace_json(traces: list[str]) -> str:

@@ -159,10 +159,33 @@ def pack(args: tuple[Any, ...]) -> bytes:
     return cast("Any", hiredis).pack_command(args)
 
 
-def pack_head(args: tuple[Any, ...], more: int) -> bytes:
-    """Pack the beginning of a command that goes on with so `more` arguments."""
-    _, _, arguments = pack(args).partition(b"\r\n")
-    return b"*%d\r\n%b" % (len(args) + more, arguments)
+class ScriptHead:
+    """The beginning of a script's call, which is the same each time, packed once.
+
+    Args:
+        sha: The script's SHA-1 in hex.
+        source: The script.
+        args: Number of keys, keys, and arguments that do not change.
+        more: How many packed arguments follow.
+
+    Attributes:
+        by_hash: For a server that has the script.
+    """
+
+    def __init__(self, sha: bytes, source: bytes, args: tuple[Any, ...], more: int) -> None:
+        self._source = source
+        self._args = args
+        self._more = more
+        self.by_hash = self._pack(b"EVALSHA", sha)
+
+    def with_source(self) -> bytes:
+        """For one that may not have it."""
+        return self._pack(b"EVAL", self._source)
+
+    def _pack(self, command: bytes, script: bytes) -> bytes:
+        args = (command, script, *self._args)
+        _, _, packed = pack(args).partition(b"\r\n")
+        return b"*%d\r\n%b" % (len(args) + self._more, packed)
 
 
 _MULTI = pack(("MULTI",))

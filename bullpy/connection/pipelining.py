@@ -130,9 +130,10 @@ class Pipeliner:
             self._start_connecting()
             self._watch()
             return future
+        idle = not self._pending
         self._pending.append((future, raw, replies))
         self._buffer.append(packed)
-        if len(self._buffer) >= WRITE_EACH:
+        if idle or len(self._buffer) >= WRITE_EACH:
             self._write_out()
         elif not self._flushing:
             self._flushing = True

@@ -8,19 +8,22 @@ Key order, argument order and the meaning of replies are those of BullMQ's scrip
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from enum import Enum
 from typing import Any, cast
 
 from bullpy import codec, errors, scripts
 from bullpy.backend import Backend
-from bullpy.connection.client import run_script
+from bullpy.connection.client import ScriptHead, run_packed, run_script
 from bullpy.connection.pipelining import Pipeliner
 from bullpy.connection.probe import classify
 from bullpy.engine.clock import ServerClock
 from bullpy.job import CRASHES_FIELD, Job, stacktrace_json
 from bullpy.settings import WorkerSettings
+
+_FINISH_TAIL = b"$%d\r\n%b\r\n" * 11
+"""The end of `moveToFinished`: the keys from the job's on, and the arguments."""
 
 
 class Appetite(Enum):
@@ -119,11 +122,16 @@ class Calls:
         common = tuple(keys[name].encode() for name in order)
         self._marker = keys["marker"].encode()
         self._fetch_head = (11, *common, self._marker, self._prefix)
-        self._finish_heads = {
-            target: (14, *common, keys[target].encode()) for target in ("completed", "failed")
+        self._finish_calls = {
+            (target, more): ScriptHead(
+                *scripts.load("moveToFinished"), (14, *common, keys[target].encode()), 11 + more
+            )
+            for target in ("completed", "failed")
+            for more in (0, 1)
         }
         self._metrics_keys = {
-            target: self._prefix + b"metrics:" + target.encode() for target in self._finish_heads
+            target: self._prefix + b"metrics:" + target.encode()
+            for target in ("completed", "failed")
         }
 
     # -- fetching --------------------------------------------------------------------------
@@ -143,7 +151,8 @@ class Calls:
         now = self._now()
         args = (*self._fetch_head, now, self._lock_options(token), appetite.value)
         reply = await self._run("moveToActive", args)
-        return await self._confirmed(self._fetched(reply, token), token, now)
+        fetched = self._fetched(reply, token)
+        return fetched if self._is_fresh(now) else await self._confirmed(fetched, token)
 
     async def extend(self, job_id: str, token: str) -> bool:
         """Renew the lock of a job that was just fetched.
@@ -161,20 +170,18 @@ class Calls:
                 f"The lock of job {job_id} could not be renewed.", cause=error.message
             ) from error
 
-    async def _confirmed(self, fetched: Fetched, token: str, asked: int) -> Fetched:
+    def _is_fresh(self, asked: int) -> bool:
+        """Whether the lock of what was fetched by a call of that time still holds."""
+        return self._now() - asked < self._lock_ms / 4
+
+    async def _confirmed(self, fetched: Fetched, token: str) -> Fetched:
         """What was fetched, unless its lock ran out before the reply was read.
 
         A processor that blocks the event loop delays replies, and nobody renews the lock of a
         job that is not known yet.
         """
         job = fetched.job
-        if (
-            job is None
-            or self._now() - asked < self._lock_ms / 4
-            or await self.extend(job.id, token)
-        ):
-            return fetched
-        return Fetched()
+        return fetched if job is None or await self.extend(job.id, token) else Fetched()
 
     def _lock_options(self, token: str) -> bytes:
         return codec.pack_for_lua(
@@ -209,7 +216,9 @@ class Calls:
 
     # -- finishing -------------------------------------------------------------------------
 
-    async def complete(self, job: Job[Any], result: bytes, *, fetch_next: bool) -> Fetched:
+    def complete(
+        self, job: Job[Any], result: bytes, *, fetch_next: bool
+    ) -> Coroutine[Any, Any, Fetched]:
         """Store the result (JSON), and fetch the next job in the same call.
 
         Raises:
@@ -217,11 +226,11 @@ class Calls:
             errors.JobNotFoundError: The job was removed.
             errors.RedisError: As `fetch`.
         """
-        return await self._finish(job, "completed", b"returnvalue", result, None, fetch_next)
+        return self._finish(job, "completed", b"returnvalue", result, None, fetch_next)
 
-    async def fail(self, job: Job[Any], reason: str, *, fetch_next: bool) -> Fetched:
+    def fail(self, job: Job[Any], reason: str, *, fetch_next: bool) -> Coroutine[Any, Any, Fetched]:
         """Move the job to failed, and fetch the next one in the same call; raises as `complete`."""
-        return await self._finish(
+        return self._finish(
             job, "failed", b"failedReason", encodable(reason), _failure(job, reason), fetch_next
         )
 
@@ -259,28 +268,32 @@ class Calls:
             "name": self._name,
         }
         now = self._now()
-        args = (
-            *self._finish_heads[target],
-            self._prefix + job_id,
-            self._metrics_keys[target],
-            self._marker,
-            job_id,
-            now,
-            field,
-            value,
-            target,
-            b"1" if fetch_next else b"",
-            self._prefix,
-            codec.pack_for_lua(packed),
+        options = codec.pack_for_lua(packed)
+        job_key = self._prefix + job_id
+        metrics_key = self._metrics_keys[target]
+        when = b"%d" % now
+        kind = target.encode()
+        tail = _FINISH_TAIL % (
+            *(len(job_key), job_key, len(metrics_key), metrics_key),
+            *(len(self._marker), self._marker, len(job_id), job_id, len(when), when),
+            *(len(field), field, len(value), value, len(kind), kind),
+            *(fetch_next, b"1" if fetch_next else b""),
+            *(len(self._prefix), self._prefix, len(options), options),
         )
         if fields:
-            args = (*args, fields)
-        reply = await self._run("moveToFinished", args)
+            tail += b"$%d\r\n%b\r\n" % (len(fields), fields)
+        head = self._finish_calls[target, 1 if fields else 0]
+        reply = self._checked(
+            await run_packed(
+                self._pipe(), head.by_hash + tail, lambda: head.with_source() + tail, raw=True
+            )
+        )
         self._backend.scripts.check(reply, job.id, "moveToFinished")
         job.finishedOn = now
         if not fetch_next:
             return Fetched()
-        return await self._confirmed(self._fetched(reply, token), token, now)
+        fetched = self._fetched(reply, token)
+        return fetched if self._is_fresh(now) else await self._confirmed(fetched, token)
 
     def _keep_jobs(self, opts: Mapping[str, Any], target: str) -> Mapping[str, int]:
         """Node's `getKeepJobs`: the job's own option, else the worker's, else keep all."""
@@ -432,11 +445,16 @@ class Calls:
         return _now() + round(self.clock.ahead * 1000)
 
     async def _run(self, name: str, args: tuple[Any, ...]) -> Any:
-        pipeliner = self._pipeliner
-        if pipeliner is None:
-            pipeliner = self._pipeliner = self._backend.shared.pipeliner
         sha, source = scripts.load(name)
-        reply = await run_script(pipeliner, sha, source, args)
+        return self._checked(await run_script(self._pipe(), sha, source, args))
+
+    def _pipe(self) -> Pipeliner:
+        # Not in `__init__`: the socket belongs to a running event loop.
+        if self._pipeliner is None:
+            self._pipeliner = self._backend.shared.pipeliner
+        return self._pipeliner
+
+    def _checked(self, reply: Any) -> Any:
         if isinstance(reply, Exception):
             raise classify(reply, self._backend.connection.settings) from reply
         return reply

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Coroutine
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -103,7 +103,7 @@ class Runner:
             )
         self._executors = executors
         # Middleware looks at the result, which a child gives as JSON.
-        self._call = hooks.around(self._decoded if hooks.middlewares else self._execute)
+        self._around = hooks.around(self._decoded) if hooks.middlewares else None
 
     async def start(self) -> None:
         """Start what has to be there before the first job.
@@ -128,7 +128,9 @@ class Runner:
         if processor.wants_signal and processor.isolation is not Isolation.PROCESS:
             running.controller = AbortController()
             running.job.signal = running.controller.signal
-        running.task = asyncio.create_task(self._guarded(running, processor))
+        # Not `asyncio.create_task`: twice the calls, on the path of every job.
+        loop = asyncio.get_running_loop()
+        running.task = loop.create_task(self._guarded(running, processor))
         timers = self._watch_time(running, processor)
         try:
             outcome = await running.task
@@ -172,7 +174,9 @@ class Runner:
                 return Outcome(error=_stopped(job))
             if processor.isolation is not Isolation.PROCESS:
                 processor.load_payload(job)
-            return Outcome(await self._call(job))
+            if self._around is not None:
+                return Outcome(await self._around(job))
+            return Outcome(await self._execute(job, processor))
         except asyncio.CancelledError as cancelled:
             if job.stop_reason is None:
                 # Nobody asked: the processor awaited something that was cancelled.
@@ -181,18 +185,18 @@ class Runner:
         except BaseException as error:  # noqa: BLE001 - the barrier: one job, never the worker
             return Outcome(error=error)
 
-    async def _execute(self, job: Job[Any]) -> Any:
-        processor = self._table.find(job.name)
-        assert processor is not None
+    def _execute(self, job: Job[Any], processor: Processor) -> Coroutine[Any, Any, Any]:
         args: tuple[Any, ...] = ()
-        if processor.arguments > 1:
-            args = (job.token,)
         if processor.wants_signal:
             args = (job.token, job.signal)
-        return await self._executors[processor.isolation].run(processor, job, args)
+        elif processor.arguments > 1:
+            args = (job.token,)
+        return self._executors[processor.isolation].run(processor, job, args)
 
     async def _decoded(self, job: Job[Any]) -> Any:
-        result = await self._execute(job)
+        processor = self._table.find(job.name)
+        assert processor is not None
+        result = await self._execute(job, processor)
         return result.value if isinstance(result, Encoded) else result
 
 

@@ -6,7 +6,7 @@ import asyncio
 import inspect
 import random
 import traceback
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, Protocol, cast
 
 from bullpy import codec, errors
@@ -79,11 +79,17 @@ class Settler:
         self._reporter = reporter
         self._backoff_strategy = backoff_strategy
 
-    async def settle(self, running: Running, outcome: Outcome, *, fetch_next: bool) -> Fetched:
+    def settle(
+        self, running: Running, outcome: Outcome, *, fetch_next: bool
+    ) -> Coroutine[Any, Any, Fetched]:
         """Store the outcome, and give the next job where the script fetched one."""
         if outcome.error is None:
-            return await self._complete(running, outcome.result, fetch_next)
-        error = outcome.error
+            return self._complete(running, outcome.result, fetch_next)
+        return self._settle_error(running, outcome.error, fetch_next)
+
+    async def _settle_error(
+        self, running: Running, error: BaseException, fetch_next: bool
+    ) -> Fetched:
         if running.job.stop_reason is StopReason.SHUTDOWN:
             # Whatever the processor made of its cancellation, it is not the job's failure.
             await self.release(running)

@@ -307,6 +307,7 @@ async def test_request_between_fetch_and_start_is_not_lost(
             await gate.wait()
         return await confirm(self, fetched, *args)
 
+    monkeypatch.setattr(calls.Calls, "_is_fresh", lambda *_: False)
     monkeypatch.setattr(calls.Calls, "_confirmed", slow)
     worker = await start_worker(hold, concurrency=3)
     busy = await queue.add("busy")
