@@ -109,6 +109,14 @@ class Backend(RedisBackend):
         """The process's connection to this Redis."""
         return self.connection.shared
 
+    async def ask(self, *command: str | bytes | float) -> Any:
+        """Send a command, and give its reply with strings as bytes.
+
+        Raises:
+            errors.RedisError: Redis could not be asked, or refused.
+        """
+        return await self.shared.ask(*command)
+
     def clientName(self, suffix: str | None = None) -> str:
         """The name that marks a worker's connection, as Node's `clientName` makes it.
 

@@ -129,6 +129,17 @@ class SharedRedis:
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
 
+    async def ask(self, *command: str | bytes | float) -> Any:
+        """Send a command, and give its reply with strings as bytes.
+
+        Raises:
+            errors.RedisError: Redis could not be asked, or refused.
+        """
+        reply = await self.pipeliner.call(pack(command), raw=True)
+        if isinstance(reply, Exception):
+            raise classify(reply, self.settings) from reply
+        return reply
+
     async def whoami(self) -> ServerIdentity:
         """Which server is this? Connects if need be.
 

@@ -7,8 +7,6 @@ from typing import cast
 
 from bullpy import errors
 from bullpy.backend import Backend
-from bullpy.connection.client import pack
-from bullpy.connection.probe import classify
 
 
 class ServerClock:
@@ -32,12 +30,12 @@ class ServerClock:
         began = time.time()
         started = time.monotonic()
         try:
-            seconds, microseconds = await self._ask()
+            seconds, microseconds = cast("list[bytes]", await self._backend.ask("TIME"))
         except errors.RedisError:
             # Whatever comes next meets the same error, and says it.
             return
         half = (time.monotonic() - started) / 2
-        ahead = seconds + microseconds / 1e6 - (began + half)
+        ahead = int(seconds) + int(microseconds) / 1e6 - (began + half)
         # It is known to half the round trip only, which takes long while the loop is blocked.
         if abs(ahead - self.ahead) > half:
             self.ahead = ahead
@@ -45,11 +43,3 @@ class ServerClock:
     def to_local(self, moment: float) -> float:
         """A moment by Redis's clock, seconds since 1970, by this machine's."""
         return moment - self.ahead
-
-    async def _ask(self) -> tuple[int, int]:
-        shared = self._backend.shared
-        reply = await shared.pipeliner.call(pack(("TIME",)), raw=True)
-        if isinstance(reply, Exception):
-            raise classify(reply, shared.settings) from reply
-        seconds, microseconds = cast("list[bytes]", reply)
-        return int(seconds), int(microseconds)
