@@ -152,6 +152,7 @@ class Backend(RedisBackend):
                 with a custom job id: then the command is repeated, which is harmless.
             errors.JobNotFoundError: The parent given in the options does not exist.
         """
+        await self._stamp(job)
         command = self.scripts.adder.command(job)
         try:
             result = await self._run(command)
@@ -161,6 +162,19 @@ class Backend(RedisBackend):
             result = await self._run(command)
         self.scripts.check_added(result, job)
         return result
+
+    async def _stamp(self, *jobs: Any) -> None:
+        """Let jobs that do not say when they were made begin now by Redis's clock.
+
+        Their delays count from then.
+        """
+        clock = self.shared.clock
+        for job in jobs:
+            if "timestamp" in job.opts:
+                continue
+            if job.opts.get("delay"):
+                await clock.refresh()
+            job.timestamp = clock.milliseconds()
 
     async def _run(self, command: AddCommand) -> Any:
         shared = self.shared
@@ -187,6 +201,7 @@ class Backend(RedisBackend):
     async def _transaction(self, entries: Sequence[tuple[Scripts, Any, bool]]) -> list[Any]:
         if not entries:
             return []
+        await self._stamp(*(job for _, job, _ in entries))
         repeatable = all(job.id for _, job, _ in entries)
         try:
             results = await self._run_transaction(entries)
@@ -222,6 +237,13 @@ class Backend(RedisBackend):
                 packed.append(pack(("EVAL", placing.RELEASE, len(keys), *keys, job.id)))
         replies = await self.conn.transact(packed)
         return [replies[place] for place in places]
+
+    async def retryJobs(self, state: str, count: int, timestamp: int | None) -> Any:
+        """Put jobs back that ended before a moment (ms); now by Redis's clock if none is given."""
+        if not timestamp:
+            await self.shared.clock.refresh()
+            timestamp = self.shared.clock.milliseconds()
+        return await super().retryJobs(state, count, timestamp)
 
     async def pause(self, paused: bool = True) -> int:
         """Pause the queue; or resume it, and bring all back that is left in the list `paused`."""

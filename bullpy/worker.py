@@ -30,6 +30,7 @@ from bullpy.engine.slots import Slots
 from bullpy.job import Job
 from bullpy.logs import RateLimited
 from bullpy.registration import Registration
+from bullpy.schedulers import JobScheduler
 from bullpy.settings import WorkerSettings
 from bullpy.types import Isolation, RateLimit, StopReason
 
@@ -168,7 +169,7 @@ class Worker(Registration, SafeEmitter, UpstreamWorker):
         Registration.__init__(self, self.settings.isolation)
         self._tokens = itertools.count(1)
         self._said = RateLimited(REPORT_EVERY)
-        self._job_scheduler = None
+        self._job_scheduler = JobScheduler(self)
         self.running = False
         self.closing = False
         self.closed = False
@@ -488,6 +489,7 @@ class Worker(Registration, SafeEmitter, UpstreamWorker):
     async def getNextJob(self, token: str, *, block: bool = False) -> Job[Any] | None:
         """Fetch one job by hand; finish it with `job.moveToCompleted` or `job.moveToFailed`."""
         del block
+        await self.shared.clock.refresh()
         return (await self._calls.fetch(token)).job
 
     async def runStalledJobsCheck(self) -> None:

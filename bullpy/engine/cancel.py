@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -176,7 +175,7 @@ class CancelRequests:
         """
         seconds, microseconds = cast("list[bytes]", await self._backend.ask("TIME"))
         ahead = int(seconds) * 1000 + int(microseconds) // 1000
-        ahead -= (time.time() + self._slots.clock.ahead) * 1000
+        ahead -= self._slots.clock.time() * 1000
         return request.placed_at >= running.job.processedOn + ahead - TOLERANCE_MS
 
     def _complain(self, kind: str, entry_id: bytes) -> None:
