@@ -190,13 +190,22 @@ class Backend(RedisBackend):
         return await self._transaction([(self.scripts, job, False) for job in jobs])
 
     async def addFlow(self, entries: list[dict[str, Any]]) -> list[Any]:
-        """Add a flow in one transaction: the whole tree or nothing."""
-        return await self._transaction(
+        """Add a flow in one transaction: the whole tree, or nothing when Redis cannot be reached.
+
+        Raises:
+            errors.JobNotFoundError: The parent given for the root does not exist.
+            errors.JobStateError: A job with that id has another parent. In both cases the jobs
+                that were not refused are there.
+        """
+        results = await self._transaction(
             [
                 (entry["job"].queue.backend.scripts, entry["job"], bool(entry.get("is_parent")))
                 for entry in entries
             ]
         )
+        for entry, result in zip(entries, results, strict=True):
+            self.scripts.check_added(result, entry["job"])
+        return results
 
     async def _transaction(self, entries: Sequence[tuple[Scripts, Any, bool]]) -> list[Any]:
         if not entries:
@@ -210,7 +219,8 @@ class Backend(RedisBackend):
                 raise
             results = await self._run_transaction(entries)
         for (_, job, _), result in zip(entries, results, strict=True):
-            job.id = result
+            if isinstance(result, str):
+                job.id = result
         return results
 
     async def _run_transaction(self, entries: Sequence[tuple[Scripts, Any, bool]]) -> list[Any]:

@@ -189,7 +189,7 @@ class Scripts(UpstreamScripts):
     def check_added(self, result: object, job: UpstreamJob) -> None:
         """Raise for a negative result of a script that adds a job."""
         if isinstance(result, int) and result < 0:
-            raise error_for(result, None, "addJob", parent_key=job.parentKey)
+            raise error_for(result, job.id, "addJob", parent_key=job.parentKey)
 
     async def updateData(self, job_id: str, data: object) -> None:
         """Replace a job's data.
@@ -330,7 +330,7 @@ def error_for(
         -7: (
             errors.JobStateError,
             f"The parent job {job_id} cannot be replaced. {command}",
-            "The job has a parent already.",
+            f"Job {job_id} is the child of another parent; give the new child another id.",
         ),
         -8: (
             errors.JobStateError,
