@@ -18,7 +18,8 @@ from bullpy.connection.client import ScriptHead, run_packed, run_script
 from bullpy.connection.clock import ServerClock
 from bullpy.connection.pipelining import Pipeliner
 from bullpy.connection.probe import classify
-from bullpy.job import CRASHES_FIELD, Job, stacktrace_json
+from bullpy.job import Job
+from bullpy.jobhash import CRASHES_FIELD, stacktrace_json
 from bullpy.settings import WorkerSettings
 
 _FINISH_TAIL = b"$%d\r\n%b\r\n" * 11
