@@ -108,6 +108,7 @@ class _Controller:
         )
         self._proxy: Proxy | None = None
         self._slots: list[WorkerSlot] = []
+        self._counted: dict[int, int] = {}
 
     async def run(self) -> Result:
         async with self._server, Proxy(self._server.port) as proxy:
@@ -185,7 +186,10 @@ class _Controller:
         for slot in self._slots:
             count = sockets.count(slot.pid, self._proxy_port()) if slot.is_alive else None
             if count is not None:
-                most[slot.pid] = max(count, most.get(slot.pid, 0))
+                # One that is being replaced is there twice for a moment; one that leaks stays.
+                stayed = min(count, self._counted.get(slot.pid, 0))
+                self._counted[slot.pid] = count
+                most[slot.pid] = max(stayed, most.get(slot.pid, 0))
 
     @contextlib.asynccontextmanager
     async def _watched(self) -> AsyncGenerator[None]:

@@ -29,7 +29,8 @@ class Evidence:
         deeds: What the controller did.
         state: What Redis holds.
         exits: The ends of worker processes.
-        connections: Most connections that a live worker process had, by process id.
+        connections: Most connections that a live worker process had at two looks in a row, by
+            process id.
         deaf: Process ids of workers that do not wait for jobs at the end.
         dead_schedulers: Schedulers that made no iteration after the last fault.
         began: When the load began.
