@@ -8,12 +8,10 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bullpy.audio.raw import CLIP_LEVEL, CLIP_RUN
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
-
-CLIP_LEVEL = 1 - 2**-15
-"""Magnitude that counts as clipped: full scale of 16-bit audio."""
-_RUN = 3  # clipped samples in a row that count as a run
 
 
 @dataclass(frozen=True, slots=True)
@@ -127,6 +125,6 @@ class LevelMeter:
         if carried and starts[0] == 0:
             lengths[0] += carried
             # It was counted already when it had reached the length in the block before.
-            self._runs -= carried >= _RUN
-        self._runs += int(np.count_nonzero(lengths >= _RUN))
+            self._runs -= carried >= CLIP_RUN
+        self._runs += int(np.count_nonzero(lengths >= CLIP_RUN))
         self._open_runs[channel] = int(lengths[-1]) if clipped[-1] else 0

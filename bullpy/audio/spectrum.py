@@ -13,21 +13,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bullpy.audio.raw import BANDS, frame_size
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BANDS: tuple[tuple[str, float, float], ...] = (
-    ("sub", 20, 60),
-    ("bass", 60, 150),
-    ("low_mid", 150, 500),
-    ("mid", 500, 2000),
-    ("high_mid", 2000, 5000),
-    ("presence", 5000, 10_000),
-    ("air", 10_000, 20_000),
-)
-"""Name and edges in Hz of the seven bands; a band holds the bins in [low, high)."""
-
-_FRAME = 4096
 _OVERLAP = 4
 _GATE = 1e-6  # mean square of -60 dBFS: quieter frames have no character worth averaging
 _ROLLOFF = 0.85
@@ -160,8 +150,3 @@ class SpectrumMeter:
         steps = np.subtract(magnitude[1:], magnitude[:-1], out=magnitude[:-1])
         flux[1:] = np.sqrt(np.einsum("ij,ij->i", steps, steps))
         return flux
-
-
-def frame_size(rate: int) -> int:
-    """Samples of a frame: 4096 up to 64 kHz, doubled with each doubling of the rate above."""
-    return _FRAME * 2 ** max(0, round(math.log2(rate / 46_050)))

@@ -11,8 +11,9 @@ from bullpy.audio import report
 from bullpy.audio.decode import AudioFile
 from bullpy.audio.levels import Levels
 from bullpy.audio.loudness import SILENCE, Loudness
+from bullpy.audio.raw import BANDS
 from bullpy.audio.report import AudioReport, AudioWarning
-from bullpy.audio.spectrum import BANDS, Spectrum
+from bullpy.audio.spectrum import Spectrum
 
 _LOW_RATE = 22_050  # Hz; below, the K-weighting curve is off by more than 0.1 dB
 _MOMENTARY_SECONDS = 0.4

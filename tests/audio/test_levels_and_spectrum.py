@@ -9,7 +9,8 @@ import pytest
 from audio.signals import measure, sine, stereo
 
 from bullpy.audio.levels import LevelMeter
-from bullpy.audio.spectrum import BANDS, SpectrumMeter, frame_size
+from bullpy.audio.raw import BANDS
+from bullpy.audio.spectrum import SpectrumMeter
 
 
 def test_sine_has_rms_3_01_below_its_peak() -> None:
@@ -100,8 +101,3 @@ def test_flux_of_a_steady_tone_is_nothing_and_of_noise_is_something() -> None:
     meter = SpectrumMeter(48_000, 1)
     meter.push(sine(-6, 2, hertz=48_000 / 4096 * 64)[None].astype(np.float32))
     assert meter.result().flux == pytest.approx(0, abs=1e-4)
-
-
-def test_frames_grow_with_the_rate() -> None:
-    sizes = {rate: frame_size(rate) for rate in (8_000, 44_100, 48_000, 88_200, 96_000, 192_000)}
-    assert list(sizes.values()) == [4096, 4096, 4096, 8192, 8192, 16_384]
