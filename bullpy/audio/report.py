@@ -22,7 +22,7 @@ _DECIMALS = 6
 
 @dataclass(frozen=True, slots=True)
 class TruePeak:
-    """Peak levels; see `bullpy.audio.truepeak`.
+    """Peak levels; see `bullpy.audio.passes.truepeak`.
 
     Attributes:
         max_dbtp: Highest true peak of all channels, dBTP. Above 0 for an over.

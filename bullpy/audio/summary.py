@@ -9,11 +9,11 @@ from dataclasses import dataclass
 
 from bullpy.audio import report
 from bullpy.audio.decode import AudioFile
-from bullpy.audio.levels import Levels
-from bullpy.audio.loudness import SILENCE, Loudness
-from bullpy.audio.raw import BANDS
+from bullpy.audio.levels import Levels, levels_of
+from bullpy.audio.loudness import SILENCE, Loudness, LoudnessCurve
+from bullpy.audio.raw import BANDS, RawMeasurement
 from bullpy.audio.report import AudioReport, AudioWarning
-from bullpy.audio.spectrum import Spectrum
+from bullpy.audio.spectrum import Spectrum, spectrum_of
 
 _LOW_RATE = 22_050  # Hz; below, the K-weighting curve is off by more than 0.1 dB
 _MOMENTARY_SECONDS = 0.4
@@ -35,6 +35,12 @@ class Measurement:
     peaks: tuple[float, ...]
     levels: Levels
     spectrum: Spectrum
+
+    @classmethod
+    def of(cls, raw: RawMeasurement) -> Measurement:
+        """The values that follow from a measurement."""
+        peaks = tuple(raw.true_peaks.max(axis=1).tolist())
+        return cls(LoudnessCurve(raw).whole(), peaks, levels_of(raw), spectrum_of(raw))
 
 
 def summarize(name: str, audio: AudioFile, found: Measurement) -> AudioReport:

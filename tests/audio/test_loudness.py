@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import numpy as np
 import pytest
-from audio.signals import Samples, Segment, analyzer_of, measure, sequence, sine, stereo
+from audio.signals import Samples, Segment, measure, raw_of, sequence, sine, stereo
 
 from bullpy.audio.kweighting import KWeighting, k_weighting_sections
+from bullpy.audio.loudness import LoudnessCurve
 
 RATES = (32_000, 44_100, 48_000, 96_000, 192_000)
 
@@ -108,7 +109,7 @@ def test_loudness_range_looks_ten_times_a_second() -> None:
     fine = np.sort(found.short_term(hop=10))
     assert len(fine) == pytest.approx(10 * len(coarse), abs=10)
     low, high = (fine[round((len(fine) - 1) * share)] for share in (0.10, 0.95))
-    assert found.result().lra == pytest.approx(high - low, abs=1e-9)
+    assert found.whole().lra == pytest.approx(high - low, abs=1e-9)
 
 
 @pytest.mark.parametrize("rate", RATES)
@@ -164,8 +165,6 @@ def test_integrated_needs_400_ms(seconds: float, defined: bool) -> None:
     assert found.lra is None
 
 
-def analyzed(signal: Samples):
-    """The loudness meter after a whole signal."""
-    analyzer = analyzer_of(signal)
-    analyzer.finish()
-    return analyzer.loudness
+def analyzed(signal: Samples) -> LoudnessCurve:
+    """The loudness of a signal over time."""
+    return LoudnessCurve(raw_of(signal))

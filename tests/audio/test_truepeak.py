@@ -6,11 +6,11 @@ import math
 
 import numpy as np
 import pytest
-from audio.signals import measure, peak_burst, peak_tone, stereo
+from audio.signals import measure, peak_burst, peak_tone, raw_of, stereo
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from bullpy.audio.truepeak import TruePeakMeter
+from bullpy.audio.chunks import CHUNK_FRAMES
 
 
 def decibels(linear: float) -> float:
@@ -57,13 +57,20 @@ def test_skipping_quiet_stretches_keeps_the_maximum() -> None:
     assert decibels(measure(signal[:, None]).peaks[0]) == pytest.approx(decibels(ideal), abs=0.05)
 
 
-def test_a_peak_across_a_block_boundary_is_found() -> None:
+def test_a_peak_across_a_chunk_boundary_is_found() -> None:
     signal = peak_burst(48_000, 2)
     middle = int(np.abs(signal).argmax())
     expected = measure(signal[:, None]).peaks[0]
-    for shift in range(-20, 20, 3):
-        meter = TruePeakMeter(1)
-        split = middle + shift
-        meter.push(signal[None, :split].astype(np.float32))
-        meter.push(signal[None, split:].astype(np.float32))
-        assert meter.result()[0] == pytest.approx(expected, rel=1e-5)
+    for shift in range(-100, 20, 7):
+        padded = np.concatenate([np.zeros(CHUNK_FRAMES - middle - shift), signal])
+        assert measure(padded[:, None]).peaks[0] == pytest.approx(expected, rel=1e-5)
+
+
+def test_each_100_ms_has_its_own_peak() -> None:
+    rate, levels = 48_000, np.array([0.1, 0.8, 0.3, 0.05])
+    tone = np.sin(2 * np.pi * 1000 * np.arange(4 * rate // 10) / rate)
+    # Silent where cells meet: a sudden change would ring into its neighbour.
+    shape = np.outer(levels, np.hanning(rate // 10)).ravel()
+    found = raw_of((shape * tone)[:, None], rate).true_peaks
+    assert found.shape == (1, 4)
+    np.testing.assert_allclose(found[0], levels, rtol=1e-3)

@@ -1,0 +1,92 @@
+"""All passes over one file, chunk by chunk."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from bullpy.audio import chunks, raw
+from bullpy.audio.chunks import Chunk, Chunker
+from bullpy.audio.errors import EmptyAudioError
+from bullpy.audio.passes.levels import LevelPass
+from bullpy.audio.passes.spectrum import SpectrumPass
+from bullpy.audio.passes.truepeak import TruePeakPass
+from bullpy.audio.passes.weighting import WeightingPass
+
+if TYPE_CHECKING:
+    from bullpy.audio.chunks import Block, Split
+
+
+@dataclass(frozen=True, slots=True)
+class Engine:
+    """Who does the arithmetic.
+
+    Attributes:
+        name: `c` or `numpy`.
+        split: Writes a block as one row per channel.
+        weighting: The pass for K-weighted energy.
+        levels: The pass for sums, peaks and clipping.
+        true_peak: The pass for true peaks.
+        spectrum: The pass for the spectrum.
+    """
+
+    name: str
+    split: Split
+    weighting: type[WeightingPass]
+    levels: type[LevelPass]
+    true_peak: type[TruePeakPass]
+    spectrum: type[SpectrumPass]
+
+
+NUMPY = Engine("numpy", chunks.split, WeightingPass, LevelPass, TruePeakPass, SpectrumPass)
+
+
+class Measurer:
+    """All passes over a stream of blocks of any size.
+
+    Args:
+        rate: Sample rate, Hz.
+        channels: 1 to 8.
+        engine: Who does the arithmetic.
+    """
+
+    def __init__(self, rate: int, channels: int, engine: Engine = NUMPY) -> None:
+        self._rate = rate
+        self._channels = channels
+        self._chunker = Chunker(rate, channels, engine.split)
+        self._weighting = engine.weighting(rate, channels)
+        self._levels = engine.levels(rate, channels)
+        self._true_peak = engine.true_peak(rate, channels)
+        self._spectrum = engine.spectrum(rate, channels)
+        self._frames = 0
+
+    def push(self, block: Block) -> None:
+        """Add a block of shape (frames, channels), finite, full scale being 1."""
+        for chunk in self._chunker.push(block):
+            self._measure(chunk)
+
+    def finish(self) -> raw.RawMeasurement:
+        """The results. Call it once, at the end.
+
+        Raises:
+            EmptyAudioError: Nothing was pushed.
+        """
+        for chunk in self._chunker.finish():
+            self._measure(chunk)
+        if not self._frames:
+            raise EmptyAudioError("There are no samples.")
+        return raw.RawMeasurement(
+            rate=self._rate,
+            channels=self._channels,
+            frames=self._frames,
+            cells=self._levels.result(self._weighting.result()),
+            blocks=self._levels.blocks(),
+            clipping=self._levels.clipping(),
+            true_peaks=self._true_peak.result(),
+            spectrum=self._spectrum.result(),
+        )
+
+    def _measure(self, chunk: Chunk) -> None:
+        self._frames += chunk.frames
+        for step in (self._weighting, self._levels, self._true_peak, self._spectrum):
+            step.push(chunk)
