@@ -15,6 +15,7 @@ if importlib.util.find_spec("numpy") is None:
 from bullpy.audio import decode
 from bullpy.audio.measuring import Measurer
 from bullpy.audio.report import AudioReport
+from bullpy.audio.series import series_of
 from bullpy.audio.settings import AudioSettings
 from bullpy.audio.summary import Measurement, summarize
 
@@ -26,6 +27,7 @@ def analyze(
     on_progress: Callable[[float], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     block_frames: int = decode.BLOCK_FRAMES,
+    series: bool = False,
 ) -> AudioReport:
     """Measure a WAV, AIFF, FLAC or MP3 file.
 
@@ -39,6 +41,7 @@ def analyze(
             file says how long it is.
         should_stop: Asked after each block; the analysis ends when it says True.
         block_frames: Frames decoded at a time. Results do not depend on it.
+        series: Whether the report holds curves for plots.
 
     Raises:
         NotAudioError: The content is in no format that can be read.
@@ -67,4 +70,6 @@ def analyze(
                     f"The analysis of {file_path.name!r} was stopped "
                     f"after {audio.seconds_read:.1f} s of audio."
                 )
-        return summarize(file_path.name, audio, Measurement.of(measurer.finish()))
+        raw = measurer.finish()
+    found = Measurement.of(raw)
+    return summarize(file_path.name, audio, found, series_of(raw) if series else None)

@@ -1,8 +1,7 @@
-"""Plain sums over samples: peaks, RMS, DC offset, clipping, and the stereo image."""
+"""Plain sums over samples: peaks, RMS, DC offset and clipping."""
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass
 
 from bullpy.audio.raw import RawMeasurement
@@ -32,7 +31,6 @@ class Levels:
         peaks: Largest magnitude, full scale being 1.
         means: Mean value: the DC offset.
         powers: Mean square.
-        cross: Mean product of left and right; None unless there are two channels.
         clipping: See `Clipping`.
     """
 
@@ -40,26 +38,7 @@ class Levels:
     peaks: list[float]
     means: list[float]
     powers: list[float]
-    cross: float | None
     clipping: Clipping
-
-    def correlation(self) -> float | None:
-        """Correlation of left and right, -1 to 1, as correlation meters show it.
-
-        The mean is not removed: sum(LR) / sqrt(sum(LL) sum(RR)). None for mono or when a
-        channel is silent.
-        """
-        if self.cross is None:
-            return None
-        both = math.sqrt(self.powers[0]) * math.sqrt(self.powers[1])
-        return max(-1.0, min(1.0, self.cross / both)) if both > 0 else None
-
-    def mid_side(self) -> tuple[float, float] | None:
-        """Mean square of mid (L+R)/2 and of side (L-R)/2; None for mono."""
-        if self.cross is None:
-            return None
-        half = (self.powers[0] + self.powers[1]) / 4
-        return max(0.0, half + self.cross / 2), max(0.0, half - self.cross / 2)
 
 
 def levels_of(raw: RawMeasurement) -> Levels:
@@ -71,7 +50,6 @@ def levels_of(raw: RawMeasurement) -> Levels:
         peaks=cells.peaks.max(axis=1).tolist(),
         means=(cells.sums.sum(axis=1) / frames).tolist(),
         powers=(cells.squares.sum(axis=1) / frames).tolist(),
-        cross=float(cells.products.sum()) / frames if raw.channels == 2 else None,
         clipping=Clipping(
             samples=clipped,
             percentage=100 * clipped / (frames * raw.channels),

@@ -74,7 +74,7 @@ def test_the_result_follows_the_contract() -> None:
     assert result["metadata"]["fileName"] == "My song.wav"
     assert result["metadata"]["fileKey"] == "ok.wav"
     assert result["metadata"]["engine"] == "bullpy-audio"
-    assert result["warnings"] == []
+    assert [warning["code"] for warning in result["warnings"]] == ["too-short"]
     json.dumps(result, allow_nan=False)
     assert len(job.lines) == 1
 
@@ -166,4 +166,7 @@ def test_a_cancelled_job_stops() -> None:
 def test_comparisons_are_measured_and_said_to_be_missing(change: dict[str, Any]) -> None:
     result = run(StandIn({**PAYLOAD, **change}))
     assert result["loudness"]["integrated"] is not None
-    assert [warning["code"] for warning in result["warnings"]] == ["comparison-not-built"]
+    assert [warning["code"] for warning in result["warnings"]] == [
+        "too-short",
+        "comparison-not-built",
+    ]

@@ -21,17 +21,17 @@ def test_sine_has_rms_3_01_below_its_peak() -> None:
 @pytest.mark.parametrize(("right", "expected"), [(1.0, 1.0), (-1.0, -1.0), (0.25, 1.0)])
 def test_correlation_tells_polarity_not_level(right: float, expected: float) -> None:
     left = sine(-6, 2)
-    levels = measure(np.stack([left, right * left], axis=1)).levels
-    assert levels.correlation() == pytest.approx(expected, abs=1e-9)
+    found = measure(np.stack([left, right * left], axis=1)).stereo
+    assert found.correlation == pytest.approx(expected, abs=1e-9)
 
 
 def test_uncorrelated_noise_has_no_correlation_and_equal_mid_and_side() -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal((480_000, 2))
-    levels = measure(noise).levels
-    assert levels.correlation() == pytest.approx(0, abs=0.01)
-    middle_side = levels.mid_side()
-    assert middle_side is not None
-    assert middle_side[0] / middle_side[1] == pytest.approx(1, abs=0.02)
+    found = measure(noise).stereo
+    assert found.correlation == pytest.approx(0, abs=0.01)
+    assert found.width == pytest.approx(0.5, abs=0.01)
+    assert found.mono_compatibility == pytest.approx(-3.01, abs=0.1)
+    assert found.has_phase_issues is False
 
 
 def test_dc_offset_is_the_mean() -> None:
