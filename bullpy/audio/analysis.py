@@ -37,10 +37,10 @@ def analyze(
     Args:
         path: The file.
         settings: Limits; those of the environment by default.
-        on_progress: Called after each block with the share that is done, 0 to 1, when the
-            file says how long it is.
+        on_progress: Called after each block with the share of the file's bytes that is done,
+            0 to 1, never falling; with 1 at the end.
         should_stop: Asked after each block; the analysis ends when it says True.
-        block_frames: Frames decoded at a time. Results do not depend on it.
+        block_frames: Frames decoded at a time, at most. Results do not depend on it.
         series: Whether the report holds curves for plots.
 
     Raises:
@@ -61,15 +61,20 @@ def analyze(
     limits = AudioSettings.from_env() if settings is None else settings
     with decode.open_audio(file_path, limits) as audio:
         measurer = Measurer(audio.format.sample_rate, audio.format.channels)
-        for block in audio.blocks(block_frames):
+        share = 0.0
+        # Larger blocks would only make who cancels wait.
+        for block in audio.blocks(min(block_frames, decode.BLOCK_FRAMES)):
             measurer.push(block)
-            if on_progress is not None and audio.format.frames is not None:
-                on_progress(min(1.0, audio.frames_read / audio.format.frames))
+            if on_progress is not None:
+                share = max(share, audio.share_read)
+                on_progress(share)
             if should_stop is not None and should_stop():
                 raise errors.JobCancelledError(
                     f"The analysis of {file_path.name!r} was stopped "
                     f"after {audio.seconds_read:.1f} s of audio."
                 )
         raw = measurer.finish()
+    if on_progress is not None:
+        on_progress(1.0)
     found = Measurement.of(raw)
     return summarize(file_path.name, audio, found, series_of(raw) if series else None)

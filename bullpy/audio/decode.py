@@ -11,8 +11,9 @@ Decoding is libsndfile's, through soundfile. Two of its habits are worked around
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -20,7 +21,12 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bullpy import errors
-from bullpy.audio.errors import AudioLimitError, CorruptAudioError, EmptyAudioError
+from bullpy.audio.errors import (
+    AudioLimitError,
+    CorruptAudioError,
+    EmptyAudioError,
+    StoreError,
+)
 from bullpy.audio.settings import AudioSettings
 from bullpy.audio.sniff import sniff
 
@@ -76,8 +82,15 @@ class AudioFormat:
 class AudioFile:
     """An open file. `blocks()` reads it once, from start to end."""
 
-    def __init__(self, file: _Sequential, info: AudioFormat, settings: AudioSettings) -> None:
+    def __init__(
+        self,
+        file: _Sequential,
+        info: AudioFormat,
+        settings: AudioSettings,
+        descriptor: int | None,
+    ) -> None:
         self._file = file
+        self._descriptor = descriptor
         self._settings = settings
         self.format = info
         self.frames_read = 0
@@ -114,6 +127,18 @@ class AudioFile:
     def seconds_read(self) -> float:
         """Seconds of audio that `blocks` has given so far."""
         return self.frames_read / self.format.sample_rate
+
+    @property
+    def share_read(self) -> float:
+        """How much of the file was read, 0 to 1: by bytes, since a frame count may be a lie.
+
+        Where the decoder opened the file by its name, by the header's frame count; 0 when
+        there is none.
+        """
+        if self._descriptor is not None:
+            position = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+            return min(1.0, position / max(1, self.format.size_bytes))
+        return min(1.0, self.frames_read / self.format.frames) if self.format.frames else 0.0
 
     def missing_seconds(self) -> float:
         """Seconds that the header promised and the file did not hold; call it at the end."""
@@ -174,15 +199,8 @@ def open_audio(path: Path, settings: AudioSettings) -> Generator[AudioFile]:
         StoreError: It cannot be opened.
     """
     sniffed = sniff(path, max_bytes=settings.max_bytes)
-    try:
-        file = _Sequential(str(path))
-    except soundfile.SoundFileError as error:
-        raise CorruptAudioError(
-            f"{path.name!r} cannot be opened as audio ({_text(error)}).",
-            cause="Its header is damaged.",
-            fix="Upload or export the file again.",
-        ) from error
-    with file:
+    with ExitStack() as stack:
+        file, descriptor = _opened(path, stack)
         info = AudioFormat(
             container=file.format,
             codec=file.subtype,
@@ -194,7 +212,28 @@ def open_audio(path: Path, settings: AudioSettings) -> Generator[AudioFile]:
             missing_bytes=sniffed.missing_bytes,
         )
         _check_limits(info, path.name, settings)
-        yield AudioFile(file, info, settings)
+        yield AudioFile(file, info, settings, descriptor)
+
+
+def _opened(path: Path, stack: ExitStack) -> tuple[_Sequential, int | None]:
+    """The file, and the descriptor through which it is read, whose position tells progress."""
+    try:
+        raw = stack.enter_context(path.open("rb", buffering=0))
+    except OSError as error:
+        raise StoreError(f"{path.name!r} cannot be read ({error.strerror or error}).") from error
+    try:
+        file = stack.enter_context(_Sequential(raw.fileno(), closefd=False))
+        return file, raw.fileno()
+    except soundfile.SoundFileError:
+        pass  # an MP3 that does not begin with a frame is known by its name alone
+    try:
+        return stack.enter_context(_Sequential(str(path))), None
+    except soundfile.SoundFileError as error:
+        raise CorruptAudioError(
+            f"{path.name!r} cannot be opened as audio ({_text(error)}).",
+            cause="Its header is damaged.",
+            fix="Upload or export the file again.",
+        ) from error
 
 
 class _Sequential(soundfile.SoundFile):
