@@ -13,7 +13,7 @@ if importlib.util.find_spec("numpy") is None:
     raise errors.MissingExtraError("numpy", "audio")
 
 from bullpy.audio import decode
-from bullpy.audio.measuring import Measurer
+from bullpy.audio.measuring import Measurer, engine
 from bullpy.audio.report import AudioReport
 from bullpy.audio.settings import AudioSettings
 from bullpy.audio.summary import Measurement, summarize
@@ -57,7 +57,7 @@ def analyze(
     file_path = Path(path)
     limits = AudioSettings.from_env() if settings is None else settings
     with decode.open_audio(file_path, limits) as audio:
-        measurer = Measurer(audio.format.sample_rate, audio.format.channels)
+        measurer = Measurer(audio.format.sample_rate, audio.format.channels, engine())
         for block in audio.blocks(block_frames):
             measurer.push(block)
             if on_progress is not None and audio.format.frames is not None:

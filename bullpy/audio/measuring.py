@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bullpy.audio import chunks, raw
+from bullpy.audio import chunks, engines, raw
 from bullpy.audio.chunks import Chunk, Chunker
 from bullpy.audio.errors import EmptyAudioError
 from bullpy.audio.passes.levels import LevelPass
@@ -90,3 +91,24 @@ class Measurer:
         self._frames += chunk.frames
         for step in (self._weighting, self._levels, self._true_peak, self._spectrum):
             step.push(chunk)
+
+
+def engine(environ: Mapping[str, str] | None = None) -> Engine:
+    """The engine that runs here; see `engines.chosen`.
+
+    Raises:
+        errors.ConfigurationError: `BULLPY_AUDIO_KERNEL` is wrong or cannot be satisfied.
+    """
+    name, _ = engines.chosen(environ)
+    if name == "numpy":
+        return NUMPY
+    from bullpy.audio.kernel import passes
+
+    return Engine(
+        "c",
+        passes.split,
+        passes.KernelWeightingPass,
+        passes.KernelLevelPass,
+        passes.KernelTruePeakPass,
+        passes.KernelSpectrumPass,
+    )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bullpy.audio.measuring import NUMPY, Engine, Measurer
+from bullpy.audio import measuring
+from bullpy.audio.measuring import Engine, Measurer
 from bullpy.audio.raw import RawMeasurement
 from bullpy.audio.summary import Measurement
 
@@ -64,10 +65,10 @@ def peak_burst(rate: int, offset: int) -> Samples:
 
 
 def raw_of(
-    signal: Samples, rate: int = 48_000, block: int = 65_536, engine: Engine = NUMPY
+    signal: Samples, rate: int = 48_000, block: int = 65_536, engine: Engine | None = None
 ) -> RawMeasurement:
     """What the passes leave of a signal of shape (frames, channels)."""
-    measurer = Measurer(rate, signal.shape[1], engine)
+    measurer = Measurer(rate, signal.shape[1], engine or measuring.engine())
     for start in range(0, len(signal), block):
         measurer.push(signal[start : start + block].astype(np.float32))
     return measurer.finish()

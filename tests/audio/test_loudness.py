@@ -9,6 +9,8 @@ from audio.signals import Samples, Segment, measure, raw_of, sequence, sine, ste
 from bullpy.audio.kweighting import KWeighting, k_weighting_sections
 from bullpy.audio.loudness import LoudnessCurve
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 RATES = (32_000, 44_100, 48_000, 96_000, 192_000)
 
 
