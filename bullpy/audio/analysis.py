@@ -12,7 +12,7 @@ from bullpy import errors
 if importlib.util.find_spec("numpy") is None:
     raise errors.MissingExtraError("numpy", "audio")
 
-from bullpy.audio import decode
+from bullpy.audio import decode, pipeline
 from bullpy.audio.measuring import Measurer, engine
 from bullpy.audio.report import AudioReport
 from bullpy.audio.settings import AudioSettings
@@ -35,9 +35,10 @@ def analyze(
     Args:
         path: The file.
         settings: Limits; those of the environment by default.
-        on_progress: Called after each block with the share that is done, 0 to 1, when the
-            file says how long it is.
-        should_stop: Asked after each block; the analysis ends when it says True.
+        on_progress: Called in this thread with the share that is done, 0 to 1, when it moved
+            and the file says how long it is.
+        should_stop: Asked in this thread after each piece of work, every few milliseconds; the
+            analysis ends when it says True.
         block_frames: Frames decoded at a time. Results do not depend on it.
 
     Raises:
@@ -58,13 +59,33 @@ def analyze(
     limits = AudioSettings.from_env() if settings is None else settings
     with decode.open_audio(file_path, limits) as audio:
         measurer = Measurer(audio.format.sample_rate, audio.format.channels, engine())
-        for block in audio.blocks(block_frames):
-            measurer.push(block)
-            if on_progress is not None and audio.format.frames is not None:
-                on_progress(min(1.0, audio.frames_read / audio.format.frames))
+
+        def on_turn() -> None:
             if should_stop is not None and should_stop():
                 raise errors.JobCancelledError(
                     f"The analysis of {file_path.name!r} was stopped "
                     f"after {audio.seconds_read:.1f} s of audio."
                 )
+            progress(audio.frames_read)
+
+        progress = _progress(audio.format.frames, on_progress)
+        blocks = audio.blocks(block_frames, integers=True)
+        pipeline.run(
+            measurer.chunks(blocks), measurer.steps, threads=limits.threads, on_turn=on_turn
+        )
         return summarize(file_path.name, audio, Measurement.of(measurer.finish()))
+
+
+def _progress(
+    frames: int | None, on_progress: Callable[[float], None] | None
+) -> Callable[[int], None]:
+    """Tells of the frames read, as a share of all and only when it moved."""
+    told = 0
+
+    def progress(read: int) -> None:
+        nonlocal told
+        if on_progress is not None and frames is not None and read > told:
+            told = read
+            on_progress(min(1.0, read / frames))
+
+    return progress
