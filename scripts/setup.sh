@@ -77,6 +77,8 @@ setup_python() {
       --no-deps --no-build-isolation --editable .
     cp pyproject.toml "$done_project"
   fi
+  # Silent while the compiled kernel is that of the sources; without a compiler it says so.
+  .venv/bin/python bullpy/audio/kernel/build.py
 }
 
 setup_node() {

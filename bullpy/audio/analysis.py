@@ -12,8 +12,8 @@ from bullpy import errors
 if importlib.util.find_spec("numpy") is None:
     raise errors.MissingExtraError("numpy", "audio")
 
-from bullpy.audio import decode
-from bullpy.audio.measuring import Measurer
+from bullpy.audio import decode, pipeline
+from bullpy.audio.measuring import Measurer, engine
 from bullpy.audio.report import AudioReport
 from bullpy.audio.series import series_of
 from bullpy.audio.settings import AudioSettings
@@ -37,9 +37,10 @@ def analyze(
     Args:
         path: The file.
         settings: Limits; those of the environment by default.
-        on_progress: Called after each block with the share of the file's bytes that is done,
-            0 to 1, never falling; with 1 at the end.
-        should_stop: Asked after each block; the analysis ends when it says True.
+        on_progress: Called in this thread with the share of the file's bytes that is done, 0
+            to 1, when it rose; with 1 at the end.
+        should_stop: Asked in this thread after each piece of work, every few milliseconds; the
+            analysis ends when it says True.
         block_frames: Frames decoded at a time, at most. Results do not depend on it.
         series: Whether the report holds curves for plots.
 
@@ -60,21 +61,36 @@ def analyze(
     file_path = Path(path)
     limits = AudioSettings.from_env() if settings is None else settings
     with decode.open_audio(file_path, limits) as audio:
-        measurer = Measurer(audio.format.sample_rate, audio.format.channels)
-        share = 0.0
-        # Larger blocks would only make who cancels wait.
-        for block in audio.blocks(min(block_frames, decode.BLOCK_FRAMES)):
-            measurer.push(block)
-            if on_progress is not None:
-                share = max(share, audio.share_read)
-                on_progress(share)
+        measurer = Measurer(audio.format.sample_rate, audio.format.channels, engine())
+
+        def on_turn() -> None:
             if should_stop is not None and should_stop():
                 raise errors.JobCancelledError(
                     f"The analysis of {file_path.name!r} was stopped "
                     f"after {audio.seconds_read:.1f} s of audio."
                 )
+            progress(audio.share_read)
+
+        progress = _rising(on_progress)
+        # Larger blocks would only make who cancels wait.
+        blocks = audio.blocks(min(block_frames, decode.BLOCK_FRAMES), integers=True)
+        pipeline.run(
+            measurer.chunks(blocks), measurer.steps, threads=limits.threads, on_turn=on_turn
+        )
         raw = measurer.finish()
-    if on_progress is not None:
-        on_progress(1.0)
+    progress(1.0)
     found = Measurement.of(raw)
     return summarize(file_path.name, audio, found, series_of(raw) if series else None)
+
+
+def _rising(on_progress: Callable[[float], None] | None) -> Callable[[float], None]:
+    """Tells of a share only when it is larger than all before."""
+    told = 0.0
+
+    def progress(share: float) -> None:
+        nonlocal told
+        if on_progress is not None and share > told:
+            told = share
+            on_progress(share)
+
+    return progress

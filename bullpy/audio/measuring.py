@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bullpy.audio import chunks, raw
+from bullpy.audio import chunks, engines, raw
 from bullpy.audio.chunks import Chunk, Chunker
 from bullpy.audio.errors import EmptyAudioError
 from bullpy.audio.passes.levels import LevelPass
 from bullpy.audio.passes.spectrum import SpectrumPass
 from bullpy.audio.passes.truepeak import TruePeakPass
 from bullpy.audio.passes.weighting import WeightingPass
+from bullpy.audio.pipeline import Step
 
 if TYPE_CHECKING:
     from bullpy.audio.chunks import Block, Split
@@ -42,7 +44,7 @@ NUMPY = Engine("numpy", chunks.split, WeightingPass, LevelPass, TruePeakPass, Sp
 
 
 class Measurer:
-    """All passes over a stream of blocks of any size.
+    """All passes over a stream of blocks of any size; `pipeline.run` drives it.
 
     Args:
         rate: Sample rate, Hz.
@@ -60,19 +62,28 @@ class Measurer:
         self._spectrum = engine.spectrum(rate, channels)
         self._frames = 0
 
-    def push(self, block: Block) -> None:
-        """Add a block of shape (frames, channels), finite, full scale being 1."""
-        for chunk in self._chunker.push(block):
-            self._measure(chunk)
+    def chunks(self, blocks: Iterable[Block]) -> Iterator[Chunk | None]:
+        """The chunks that blocks make up; None after a block that completed none.
+
+        Args:
+            blocks: Of shape (frames, channels), finite, full scale being 1.
+        """
+        for block in blocks:
+            none = True
+            for chunk in self._chunker.push(block):
+                none = False
+                yield self._counted(chunk)
+            if none:
+                yield None
+        for chunk in self._chunker.finish():
+            yield self._counted(chunk)
 
     def finish(self) -> raw.RawMeasurement:
-        """The results. Call it once, at the end.
+        """The results, when `steps` were given all chunks. Call it once.
 
         Raises:
-            EmptyAudioError: Nothing was pushed.
+            EmptyAudioError: There was none.
         """
-        for chunk in self._chunker.finish():
-            self._measure(chunk)
         if not self._frames:
             raise EmptyAudioError("There are no samples.")
         return raw.RawMeasurement(
@@ -86,7 +97,33 @@ class Measurer:
             spectrum=self._spectrum.result(),
         )
 
-    def _measure(self, chunk: Chunk) -> None:
+    @property
+    def steps(self) -> tuple[Step, ...]:
+        """What has to be given every chunk, in order; they do not depend on each other."""
+        passes = (self._spectrum, self._true_peak, self._weighting, self._levels)
+        return tuple(each.push for each in passes)
+
+    def _counted(self, chunk: Chunk) -> Chunk:
         self._frames += chunk.frames
-        for step in (self._weighting, self._levels, self._true_peak, self._spectrum):
-            step.push(chunk)
+        return chunk
+
+
+def engine(environ: Mapping[str, str] | None = None) -> Engine:
+    """The engine that runs here; see `engines.chosen`.
+
+    Raises:
+        errors.ConfigurationError: `BULLPY_AUDIO_KERNEL` is wrong or cannot be satisfied.
+    """
+    name, _ = engines.chosen(environ)
+    if name == "numpy":
+        return NUMPY
+    from bullpy.audio.kernel import passes
+
+    return Engine(
+        "c",
+        passes.split,
+        passes.KernelWeightingPass,
+        passes.KernelLevelPass,
+        passes.KernelTruePeakPass,
+        passes.KernelSpectrumPass,
+    )

@@ -7,7 +7,8 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bullpy.audio.measuring import NUMPY, Engine, Measurer
+from bullpy.audio import measuring, pipeline
+from bullpy.audio.measuring import Engine, Measurer
 from bullpy.audio.raw import RawMeasurement
 from bullpy.audio.summary import Measurement
 
@@ -64,12 +65,19 @@ def peak_burst(rate: int, offset: int) -> Samples:
 
 
 def raw_of(
-    signal: Samples, rate: int = 48_000, block: int = 65_536, engine: Engine = NUMPY
+    signal: Samples,
+    rate: int = 48_000,
+    block: int = 65_536,
+    engine: Engine | None = None,
+    threads: int = 1,
 ) -> RawMeasurement:
     """What the passes leave of a signal of shape (frames, channels)."""
-    measurer = Measurer(rate, signal.shape[1], engine)
-    for start in range(0, len(signal), block):
-        measurer.push(signal[start : start + block].astype(np.float32))
+    measurer = Measurer(rate, signal.shape[1], engine or measuring.engine())
+    blocks = (
+        signal[start : start + block].astype(np.float32) for start in range(0, len(signal), block)
+    )
+    chunks = measurer.chunks(blocks)
+    pipeline.run(chunks, measurer.steps, threads=threads, on_turn=lambda: None)
     return measurer.finish()
 
 

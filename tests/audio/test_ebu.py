@@ -21,6 +21,7 @@ from numpy.typing import NDArray
 
 from bullpy.audio import analyze
 from bullpy.audio.loudness import Loudness, LoudnessCurve, loudness_range
+from bullpy.audio.summary import Measurement
 from bullpy.audio.windows import power_of
 
 RATES = (32_000, 44_100, 48_000, 96_000, 192_000)
@@ -277,15 +278,16 @@ def test_other_channel_counts_agree_with_libebur128(channels: int) -> None:
 # -- What must hold for any programme -------------------------------------------------------
 
 
+@pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("block", [1000, 8192, 65_536, 400_000])
-def test_values_do_not_depend_on_the_block_size(block: int) -> None:
+def test_values_do_not_depend_on_blocks_or_threads(block: int, threads: int) -> None:
     signal = programme(6, 8, 44_100)
-    expected = numbers(signal, 44_100, len(signal))
-    assert numbers(signal, 44_100, block) == pytest.approx(expected, abs=1e-9)
+    expected = numbers(signal, 44_100, len(signal), 1)
+    assert numbers(signal, 44_100, block, threads) == pytest.approx(expected, abs=1e-9)
 
 
-def numbers(signal: Audio, rate: int, block: int) -> list[float]:
-    found = measure(signal, rate, block)
+def numbers(signal: Audio, rate: int, block: int, threads: int) -> list[float]:
+    found = Measurement.of(raw_of(signal, rate, block, threads=threads))
     values = [*vars_of(found.loudness), *found.peaks, *vars_of(found.dynamics)]
     return [*values, *vars_of(found.stereo), *found.levels.powers, *(found.spectrum.bands or ())]
 

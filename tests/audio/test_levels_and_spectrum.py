@@ -11,6 +11,8 @@ from audio.signals import measure, sine, stereo
 from bullpy.audio.chunks import CHUNK_FRAMES
 from bullpy.audio.raw import BANDS
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 
 def test_sine_has_rms_3_01_below_its_peak() -> None:
     levels = measure(stereo(sine(-6, 5))).levels

@@ -8,6 +8,8 @@ from audio.signals import Samples, Segment, measure, sequence, sine, stereo
 
 from bullpy.audio.kweighting import KWeighting, k_weighting_sections
 
+pytestmark = pytest.mark.usefixtures("each_engine")
+
 RATES = (32_000, 44_100, 48_000, 96_000, 192_000)
 
 

@@ -11,7 +11,8 @@ import soundfile
 from numpy.typing import NDArray
 
 from bullpy import errors
-from bullpy.audio import analyze
+from bullpy.audio import AudioSettings, analyze
+from bullpy.audio.decode import open_audio
 from bullpy.audio.progress import INTERVAL, Progress
 
 
@@ -75,18 +76,27 @@ def varying(tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
     return paths
 
 
-@pytest.mark.parametrize("name", ["wav", "flac", "mp3", "unknown.flac"])
-def test_progress_moves_with_the_bytes_decoded(varying: dict[str, Path], name: str) -> None:
-    told: list[float] = []
-    analyze(varying[name], on_progress=told.append)
-    assert told == sorted(told)
-    assert told[-1] == 1.0
-    halfway = told[len(told) // 2]
+@pytest.mark.parametrize(
+    ("name", "half"), [("wav", 0.5), ("flac", 0.0), ("unknown.flac", 0.0), ("mp3", 0.2)]
+)
+def test_the_share_is_one_of_bytes(varying: dict[str, Path], name: str, half: float) -> None:
     # Silence takes no bytes in a FLAC, and few in an MP3.
-    expected = {"wav": 0.5, "mp3": 0.2}.get(name, 0.0)
-    assert halfway == pytest.approx(expected, abs=0.15)
-    assert len(set(told)) >= len(told) // 2
-    assert np.diff(told).max() < 0.2
+    shares: list[float] = []
+    with open_audio(varying[name], AudioSettings()) as audio:
+        shares += [audio.share_read for _ in audio.blocks()]
+    assert shares == sorted(shares)
+    assert shares[len(shares) // 2 - 1] == pytest.approx(half, abs=0.15)
+    assert shares[-1] > 0.99
+
+
+@pytest.mark.parametrize("threads", [1, 2])
+@pytest.mark.parametrize("name", ["wav", "flac", "unknown.flac", "mp3"])
+def test_progress_rises_to_the_end(varying: dict[str, Path], name: str, threads: int) -> None:
+    told: list[float] = []
+    analyze(varying[name], on_progress=told.append, settings=AudioSettings(threads=threads))
+    assert told == sorted(set(told))
+    assert told[-1] == 1.0
+    assert len(told) > 5
 
 
 @pytest.mark.parametrize("name", ["wav", "flac", "mp3"])

@@ -7,17 +7,21 @@ import math
 import numpy as np
 import pytest
 from audio.signals import measure, peak_burst, raw_of
-from hypothesis import given, settings
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from bullpy.audio.chunks import CHUNK_FRAMES
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 
 def decibels(linear: float) -> float:
     return 20 * math.log10(linear)
 
 
-@settings(max_examples=30, deadline=None)
+@settings(
+    max_examples=30, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
 @given(st.lists(st.floats(-1, 1, width=32), min_size=1, max_size=300))
 def test_never_below_the_sample_peak(values: list[float]) -> None:
     signal = np.array(values)[:, None]

@@ -44,10 +44,17 @@ class LevelPass:
         """Add the next chunk."""
         samples = chunk.samples
         first, ends = cell_segments(self._rate, chunk.start, chunk.stop)
-        sums, squares, peaks = self._statistics(samples, ends)
-        self._sums.add(first, sums)
-        self._squares.add(first, squares)
-        self._peaks.add(first, peaks)
+        first_block, block_ends = block_segments(self._block, chunk.start, chunk.stop)
+        # One pass for both: parts that end where a cell or a block does.
+        parts = _merged(ends, block_ends[:-1])
+        sums, squares, peaks = self._statistics(samples, parts)
+        cells = np.searchsorted(parts, starts(ends), side="right")
+        blocks = np.searchsorted(parts, starts(block_ends), side="right")
+        self._sums.add(first, np.add.reduceat(sums, cells, axis=1))
+        self._squares.add(first, np.add.reduceat(squares, cells, axis=1))
+        self._peaks.add(first, np.maximum.reduceat(peaks, cells, axis=1))
+        self._block_squares.add(first_block, np.add.reduceat(squares, blocks, axis=1))
+        self._block_peaks.add(first_block, np.maximum.reduceat(peaks, blocks, axis=1))
         if self._stereo:
             self._products.add(first, self._cross(samples[0], samples[1], ends)[None])
         for channel, peak in enumerate(peaks.max(axis=1)):
@@ -55,10 +62,6 @@ class LevelPass:
                 self._count(channel, samples[channel])
             else:
                 self._open[channel] = 0
-        first, ends = block_segments(self._block, chunk.start, chunk.stop)
-        _, squares, peaks = self._statistics(samples, ends)
-        self._block_squares.add(first, squares)
-        self._block_peaks.add(first, peaks)
 
     def result(self, energy: NDArray[np.float64]) -> raw.Cells:
         """The cells, together with the energy that another pass found."""
@@ -104,3 +107,11 @@ class LevelPass:
             self._runs[channel] -= carried >= raw.CLIP_RUN
         self._runs[channel] += np.count_nonzero(lengths >= raw.CLIP_RUN)
         self._open[channel] = lengths[-1] if clipped[-1] else 0
+
+
+def _merged(ends: NDArray[np.int64], more: NDArray[np.int64]) -> NDArray[np.int64]:
+    """Both in order, without repeats."""
+    if not len(more):
+        return ends
+    merged = np.sort(np.concatenate([ends, more]))
+    return merged[np.append(True, np.diff(merged) > 0)]
