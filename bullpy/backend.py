@@ -109,6 +109,14 @@ class Backend(RedisBackend):
         """The process's connection to this Redis."""
         return self.connection.shared
 
+    async def ask(self, *command: str | bytes | float) -> Any:
+        """Send a command, and give its reply with strings as bytes.
+
+        Raises:
+            errors.RedisError: Redis could not be asked, or refused.
+        """
+        return await self.shared.ask(*command)
+
     def clientName(self, suffix: str | None = None) -> str:
         """The name that marks a worker's connection, as Node's `clientName` makes it.
 
@@ -144,6 +152,7 @@ class Backend(RedisBackend):
                 with a custom job id: then the command is repeated, which is harmless.
             errors.JobNotFoundError: The parent given in the options does not exist.
         """
+        await self._stamp(job)
         command = self.scripts.adder.command(job)
         try:
             result = await self._run(command)
@@ -153,6 +162,19 @@ class Backend(RedisBackend):
             result = await self._run(command)
         self.scripts.check_added(result, job)
         return result
+
+    async def _stamp(self, *jobs: Any) -> None:
+        """Let jobs that do not say when they were made begin now by Redis's clock.
+
+        Their delays count from then.
+        """
+        clock = self.shared.clock
+        for job in jobs:
+            if "timestamp" in job.opts:
+                continue
+            if job.opts.get("delay"):
+                await clock.refresh()
+            job.timestamp = clock.milliseconds()
 
     async def _run(self, command: AddCommand) -> Any:
         shared = self.shared
@@ -168,17 +190,27 @@ class Backend(RedisBackend):
         return await self._transaction([(self.scripts, job, False) for job in jobs])
 
     async def addFlow(self, entries: list[dict[str, Any]]) -> list[Any]:
-        """Add a flow in one transaction: the whole tree or nothing."""
-        return await self._transaction(
+        """Add a flow in one transaction: the whole tree, or nothing when Redis cannot be reached.
+
+        Raises:
+            errors.JobNotFoundError: The parent given for the root does not exist.
+            errors.JobStateError: A job with that id has another parent. In both cases the jobs
+                that were not refused are there.
+        """
+        results = await self._transaction(
             [
                 (entry["job"].queue.backend.scripts, entry["job"], bool(entry.get("is_parent")))
                 for entry in entries
             ]
         )
+        for entry, result in zip(entries, results, strict=True):
+            self.scripts.check_added(result, entry["job"])
+        return results
 
     async def _transaction(self, entries: Sequence[tuple[Scripts, Any, bool]]) -> list[Any]:
         if not entries:
             return []
+        await self._stamp(*(job for _, job, _ in entries))
         repeatable = all(job.id for _, job, _ in entries)
         try:
             results = await self._run_transaction(entries)
@@ -187,7 +219,8 @@ class Backend(RedisBackend):
                 raise
             results = await self._run_transaction(entries)
         for (_, job, _), result in zip(entries, results, strict=True):
-            job.id = result
+            if isinstance(result, str):
+                job.id = result
         return results
 
     async def _run_transaction(self, entries: Sequence[tuple[Scripts, Any, bool]]) -> list[Any]:
@@ -214,6 +247,13 @@ class Backend(RedisBackend):
                 packed.append(pack(("EVAL", placing.RELEASE, len(keys), *keys, job.id)))
         replies = await self.conn.transact(packed)
         return [replies[place] for place in places]
+
+    async def retryJobs(self, state: str, count: int, timestamp: int | None) -> Any:
+        """Put jobs back that ended before a moment (ms); now by Redis's clock if none is given."""
+        if not timestamp:
+            await self.shared.clock.refresh()
+            timestamp = self.shared.clock.milliseconds()
+        return await super().retryJobs(state, count, timestamp)
 
     async def pause(self, paused: bool = True) -> int:
         """Pause the queue; or resume it, and bring all back that is left in the list `paused`."""

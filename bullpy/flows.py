@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from types import TracebackType
-from typing import Any, Self, cast
+from typing import TYPE_CHECKING, Any, Self, cast
 from uuid import uuid4
 
 from bullmq import FlowProducer as UpstreamFlowProducer
@@ -13,6 +13,9 @@ from bullpy import codec, options
 from bullpy.backend import Backend, backend_for, check_queue_name
 from bullpy.emitter import SafeEmitter
 from bullpy.job import Job
+
+if TYPE_CHECKING:
+    from bullpy.events import QueueEvents
 
 
 class FlowProducer(SafeEmitter, UpstreamFlowProducer):
@@ -50,6 +53,7 @@ class FlowProducer(SafeEmitter, UpstreamFlowProducer):
             "flows", where if where is not None else self.opts.get("connection"), self.prefix
         )
         self.closing = False
+        self._events: dict[str, QueueEvents] = {}
 
     async def __aenter__(self) -> Self:
         return self
@@ -63,8 +67,25 @@ class FlowProducer(SafeEmitter, UpstreamFlowProducer):
         await self.close()
 
     async def add_bulk(self, flows: list[dict[str, Any]]) -> list[dict[str, Any]] | None:
-        """Add several flows in one transaction."""
+        """Add several flows in one transaction.
+
+        Raises:
+            errors.JobNotFoundError: The parent given for a root does not exist.
+            errors.JobStateError: A job with the id of one of the children has another parent.
+                In both cases the jobs that were not refused are there; so it is with `add`.
+        """
         return await self.addBulk(flows)
+
+    def events_of(self, backend: Backend) -> QueueEvents:
+        """The events of a queue as they happen, followed from first use until `close`."""
+        found = self._events.get(backend.qualifiedName)
+        if found is None:
+            from bullpy.events import QueueEvents
+
+            found = self._events[backend.qualifiedName] = QueueEvents(
+                backend.name, redis=backend.connection.settings, prefix=backend.prefix
+            )
+        return found
 
     async def addNode(
         self,
@@ -76,7 +97,7 @@ class FlowProducer(SafeEmitter, UpstreamFlowProducer):
         """Build the job of one node, checked as `Queue.add` does, and those of its children."""
         name = str(node.get("queueName", ""))
         check_queue_name(name)
-        queue = _NodeQueue(self.backend.forQueue(name, node.get("prefix") or self.prefix))
+        queue = _NodeQueue(self.backend.forQueue(name, node.get("prefix") or self.prefix), self)
         queue_opts: Mapping[str, Any] = (queues_opts or {}).get(name) or {}
         defaults: Mapping[str, Any] = queue_opts.get("defaultJobOptions") or {}
         opts: dict[str, Any] = {
@@ -103,16 +124,25 @@ class FlowProducer(SafeEmitter, UpstreamFlowProducer):
     async def close(self) -> None:
         """Give the connection back. Closing twice is fine."""
         self.closing = True
+        while self._events:
+            await self._events.popitem()[1].close()
         await self.backend.close()
         await self.drain_listeners()
 
 
 class _NodeQueue:
-    """What a job needs of its queue: identity and datastore."""
+    """What a job needs of its queue: identity, datastore, and events both ways."""
 
-    def __init__(self, backend: Backend) -> None:
+    def __init__(self, backend: Backend, producer: FlowProducer) -> None:
         self.name = backend.name
         self.prefix = backend.prefix
         self.opts = {"prefix": backend.prefix}
         self.backend = backend
         self.qualifiedName = backend.qualifiedName
+        self.emit = producer.emit
+        self._producer = producer
+
+    @property
+    def events(self) -> QueueEvents:
+        """The queue's events as they happen; the producer ends it."""
+        return self._producer.events_of(self.backend)

@@ -14,6 +14,7 @@ from bullpy.backend import backend_for
 from bullpy.emitter import SafeEmitter
 from bullpy.job import Job
 from bullpy.options import JobOptions
+from bullpy.schedulers import JobScheduler
 from bullpy.types import JobState
 
 if TYPE_CHECKING:
@@ -98,7 +99,7 @@ class Queue(SafeEmitter, UpstreamQueue):
         self.scripts = self.backend.scripts
         self.keys = self.backend.keys
         self.qualifiedName = self.backend.qualifiedName
-        self._job_scheduler = None
+        self._job_scheduler = JobScheduler(self)
         self._events: QueueEvents | None = None
 
     async def __aenter__(self) -> Self:

@@ -10,7 +10,7 @@ from typing import Any, cast
 
 from bullpy import errors
 from bullpy.backend import Backend
-from bullpy.connection.client import pack, run_script
+from bullpy.connection.client import run_script
 from bullpy.connection.probe import classify
 from bullpy.dialect import LISTS
 from bullpy.placing import PLACE
@@ -120,7 +120,7 @@ async def _listed(backend: Backend) -> set[str]:
     found: set[str] = set()
     for name in ("wait", "paused", "active"):
         start = 0
-        while ids := await _ask(backend, "LRANGE", backend.keys[name], start, start + LISTED - 1):
+        while ids := await backend.ask("LRANGE", backend.keys[name], start, start + LISTED - 1):
             found.update(cast("bytes", job_id).decode() for job_id in ids)
             start += LISTED
     return found
@@ -131,8 +131,7 @@ async def _jobs(backend: Backend) -> AsyncIterator[list[str]]:
     base = backend.keys[""]
     cursor = b"0"
     while True:
-        cursor, keys = await _ask(
-            backend,
+        cursor, keys = await backend.ask(
             *("SCAN", cursor, "MATCH", f"{_literal(base)}*", "COUNT", SCANNED, "TYPE", "hash"),
         )
         # What has colons is a job of a scheduler, or no job; the script tells them apart.
@@ -184,14 +183,6 @@ async def _run(backend: Backend, source: bytes, keys: list[str], args: list[str]
         reply = await run_script(shared.pipeliner, sha, source, call)
     except errors.ReplyLostError:
         reply = await run_script(shared.pipeliner, sha, source, call)
-    if isinstance(reply, Exception):
-        raise classify(reply, shared.settings) from reply
-    return reply
-
-
-async def _ask(backend: Backend, *command: Any) -> Any:
-    shared = backend.shared
-    reply = await shared.pipeliner.call(pack(command), raw=True)
     if isinstance(reply, Exception):
         raise classify(reply, shared.settings) from reply
     return reply

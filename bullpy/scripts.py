@@ -21,6 +21,7 @@ from bullmq.scripts import Scripts as UpstreamScripts
 from bullpy import codec, dialect, errors
 from bullpy.adding import Adder
 from bullpy.connection.client import run_script
+from bullpy.connection.clock import ServerClock
 from bullpy.connection.factory import SharedRedis
 from bullpy.connection.probe import classify
 
@@ -78,6 +79,18 @@ _REPEATABLE = frozenset(
 )
 
 
+# Where upstream packs this machine's time for a script: the place among the arguments.
+_LOCAL_TIME = {
+    "addJobScheduler": 6,
+    "cleanJobsInSet": 1,
+    "moveToActive": 1,
+    "moveToDelayed": 1,
+    "moveToWaitingChildren": 2,
+    "retryJob": 1,
+    "updateJobScheduler": 4,
+}
+
+
 class Script:
     """One Lua script, callable as upstream calls it.
 
@@ -107,12 +120,22 @@ class Script:
         if client is not None:
             registered = self._shared().client.register_script(self.source)
             return await registered(keys=keys, args=args, client=client)
+        place = _LOCAL_TIME.get(self.name)
+        if place is not None:
+            args = await self._by_redis(args, place)
         try:
             return await self._run(keys, args)
         except errors.ReplyLostError:
             if not repeatable and self.name not in _REPEATABLE:
                 raise
             return await self._run(keys, args)
+
+    async def _by_redis(self, args: Sequence[Any], place: int) -> Sequence[Any]:
+        """The arguments with Redis's time in place of this machine's, from which it is derived."""
+        clock = self._shared().clock
+        await clock.refresh()
+        moment = int(args[place]) + round(clock.ahead * 1000)
+        return (*args[:place], moment, *args[place + 1 :])
 
     async def _run(self, keys: Sequence[str], args: Sequence[Any]) -> Any:
         shared = self._shared()
@@ -130,6 +153,11 @@ class Commands(dict[str, Script]):
     def __init__(self, shared: Callable[[], SharedRedis]) -> None:
         super().__init__()
         self._shared = shared
+
+    @property
+    def clock(self) -> ServerClock:
+        """The server's clock."""
+        return self._shared().clock
 
     def __missing__(self, name: str) -> Script:
         script = self[name] = Script(name, self._shared)
@@ -161,7 +189,7 @@ class Scripts(UpstreamScripts):
     def check_added(self, result: object, job: UpstreamJob) -> None:
         """Raise for a negative result of a script that adds a job."""
         if isinstance(result, int) and result < 0:
-            raise error_for(result, None, "addJob", parent_key=job.parentKey)
+            raise error_for(result, job.id, "addJob", parent_key=job.parentKey)
 
     async def updateData(self, job_id: str, data: object) -> None:
         """Replace a job's data.
@@ -236,13 +264,14 @@ class Scripts(UpstreamScripts):
         fetchNext: bool = True,
         fields_to_update: dict[str, Any] | None = None,
     ) -> tuple[list[str], list[Any]]:
-        """As upstream's, with the result in Node's JSON."""
+        """As upstream's, with the result in Node's JSON, finished by Redis's clock."""
         encoded = val if propVal == "failedReason" else codec.dumps(val)
         # Upstream would encode the value once more; its place is overwritten below.
         stand_in = "" if propVal == "failedReason" else None
         keys, args = super().moveToFinishedArgs(
             job, stand_in, propVal, shouldRemove, target, token, fetchNext, fields_to_update
         )
+        args[1] = cast("Commands", self.commands).clock.milliseconds()
         args[3] = encoded
         return keys, args
 
@@ -301,7 +330,7 @@ def error_for(
         -7: (
             errors.JobStateError,
             f"The parent job {job_id} cannot be replaced. {command}",
-            "The job has a parent already.",
+            f"Job {job_id} is the child of another parent; give the new child another id.",
         ),
         -8: (
             errors.JobStateError,

@@ -58,7 +58,12 @@ class WorkerSettings(Settings):
         max_started_attempts: How often a job may start before it fails; None sets no limit.
         remove_on_complete: Which completed jobs stay; None leaves it to the job.
         remove_on_fail: Which failed jobs stay; None leaves it to the job.
-        result_limit: Largest result in bytes of JSON; None sets no limit.
+        result_limit: Largest result, in bytes of JSON or text such as `16MB`: a job with a larger
+            one fails without further attempts; 0 sets no limit.
+        result_warning: Size of a result from which the log advises to store it elsewhere; 0 never
+            does.
+        events_limit: What the queue's event stream may hold, in bytes or text such as `64MB`,
+            before its oldest events are dropped; 0 sets no limit.
         error_limit: Characters of an error's text that are stored.
         stack_limit: Characters of a stack trace that are stored.
         isolation: Where processors run that do not say it themselves: `process`, `thread` or
@@ -98,7 +103,9 @@ class WorkerSettings(Settings):
     max_started_attempts: Annotated[Count, Field(ge=0)] | None = None
     remove_on_complete: KeepSetting = None
     remove_on_fail: KeepSetting = None
-    result_limit: Annotated[Count, Field(ge=1)] | None = None
+    result_limit: Annotated[ByteCount, Field(ge=0)] = 16_000_000
+    result_warning: Annotated[ByteCount, Field(ge=0)] = 1_000_000
+    events_limit: Annotated[ByteCount, Field(ge=0)] = 64_000_000
     error_limit: Annotated[Count, Field(ge=256)] = 16384
     stack_limit: Annotated[Count, Field(ge=256)] = 32768
     isolation: types.Isolation | None = None

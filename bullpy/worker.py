@@ -7,7 +7,6 @@ import itertools
 import logging
 import os
 import socket
-import time
 from collections.abc import Callable, Iterable, Mapping, Sequence
 from types import TracebackType
 from typing import Any, Self
@@ -26,12 +25,13 @@ from bullpy.engine.calls import Calls
 from bullpy.engine.orphans import Orphans
 from bullpy.engine.recovery import StalledCheck
 from bullpy.engine.settle import BackoffStrategy
-from bullpy.engine.slots import Slots
 from bullpy.job import Job
 from bullpy.logs import RateLimited
 from bullpy.registration import Registration
+from bullpy.schedulers import JobScheduler
 from bullpy.settings import WorkerSettings
-from bullpy.types import Isolation, RateLimit, StopReason
+from bullpy.steering import Steering
+from bullpy.types import Isolation, RateLimit
 
 log = logging.getLogger("bullpy.worker")
 
@@ -45,7 +45,7 @@ REPORT_EVERY = 1.0
 _numbers = itertools.count(1)
 
 
-class Worker(Registration, SafeEmitter, UpstreamWorker):
+class Worker(Registration, Steering, UpstreamWorker):
     """Runs the jobs of a queue.
 
     ```python
@@ -168,7 +168,7 @@ class Worker(Registration, SafeEmitter, UpstreamWorker):
         Registration.__init__(self, self.settings.isolation)
         self._tokens = itertools.count(1)
         self._said = RateLimited(REPORT_EVERY)
-        self._job_scheduler = None
+        self._job_scheduler = JobScheduler(self)
         self.running = False
         self.closing = False
         self.closed = False
@@ -352,10 +352,6 @@ class Worker(Registration, SafeEmitter, UpstreamWorker):
         if self._slots is not None:
             self._slots.wake()
 
-    @property
-    def _slots(self) -> Slots | None:
-        return self._engine.slots if self._engine else None
-
     def token(self) -> str:
         """A lock token that no other slot has."""
         return f"{self.id}:{next(self._tokens)}"
@@ -417,69 +413,7 @@ class Worker(Registration, SafeEmitter, UpstreamWorker):
                 )
             )
 
-    # -- steering --------------------------------------------------------------------------
-
-    async def wait_until_ready(self) -> None:
-        """Wait until Redis has answered the first fetch, and a job would start at once.
-
-        Raises:
-            errors.WorkerCrashedError: The worker ended instead.
-        """
-        ready: asyncio.Future[None] = asyncio.get_running_loop().create_future()
-
-        def set_ready(*_: object) -> None:
-            if not ready.done():
-                ready.set_result(None)
-
-        self.once("ready", set_ready)
-        self.once("closed", set_ready)
-        if self._engine is not None and self._engine.is_ready:
-            set_ready()
-        await ready
-        if self.closed:
-            raise errors.WorkerCrashedError("The worker ended before it was ready.")
-
-    async def pause(self, do_not_wait_active: bool = False) -> None:
-        """Fetch no more jobs in this worker; waits for the running ones unless told not to."""
-        if self.paused:
-            return
-        self.paused = True
-        if self._slots is not None:
-            self._slots.pause()
-            if not do_not_wait_active:
-                await self._slots.idle()
-        self.emit("paused")
-
-    def resume(self) -> None:
-        """Fetch again after `pause`."""
-        if self.paused:
-            self.paused = False
-            if self._slots is not None:
-                self._slots.resume()
-            self.emit("resumed")
-
-    def cancel_job(self, job_id: str, reason: str | None = None) -> bool:
-        """Stop one running job, by what its isolation allows.
-
-        In a child process `job.should_stop()` is true, then an exception rises, then the child is
-        killed; on the event loop it is cancelled. In a thread it fails at once, while the
-        function goes on until it looks at `job.should_stop()`. One that takes upstream's
-        `AbortSignal` in the worker's own process ends by that alone.
-
-        Returns:
-            Whether the job runs here and has not ended yet.
-        """
-        running = self._slots.running.get(job_id) if self._slots else None
-        return running is not None and running.stop(StopReason.CANCELLED, reason)
-
-    def cancelJob(self, job_id: str, reason: str | None = None) -> bool:
-        """Upstream's name for `cancel_job`."""
-        return self.cancel_job(job_id, reason)
-
-    def cancelAllJobs(self, reason: str | None = None) -> None:
-        """Stop all running jobs; see `cancel_job`."""
-        for job_id in list(self._slots.running if self._slots else ()):
-            self.cancel_job(job_id, reason)
+    # -- by hand ---------------------------------------------------------------------------
 
     async def rate_limit(self, seconds: float) -> None:
         """Let no worker of the queue fetch a job for that long; then raise `RateLimited()`."""
@@ -488,6 +422,7 @@ class Worker(Registration, SafeEmitter, UpstreamWorker):
     async def getNextJob(self, token: str, *, block: bool = False) -> Job[Any] | None:
         """Fetch one job by hand; finish it with `job.moveToCompleted` or `job.moveToFailed`."""
         del block
+        await self.shared.clock.refresh()
         return (await self._calls.fetch(token)).job
 
     async def runStalledJobsCheck(self) -> None:
@@ -512,27 +447,6 @@ class Worker(Registration, SafeEmitter, UpstreamWorker):
     def _calls(self) -> Calls:
         """The queue's script calls, for what is done by hand; the worker need not run."""
         return Calls(self, self.backend, self.settings, self.workerName)
-
-    @property
-    def active_jobs(self) -> list[Job[Any]]:
-        """The jobs that run here now."""
-        return [running.job for running in self._slots.running.values()] if self._slots else []
-
-    @property
-    def loop_lag(self) -> float:
-        """Seconds that the event loop took to turn, when it was last asked to."""
-        return self._engine.loop_lag if self._engine else 0.0
-
-    @property
-    def loop_blocks(self) -> int:
-        """How often the event loop was blocked for longer than `loop_warning`."""
-        return self._engine.loop_blocks if self._engine else 0
-
-    @property
-    def last_fetch_age(self) -> float | None:
-        """Seconds since Redis last answered a fetch, None before the first."""
-        last = self._slots.last_fetch if self._slots else None
-        return None if last is None else time.monotonic() - last
 
     def __repr__(self) -> str:
         return f"<Worker {self.workerName} of {self.qualifiedName}>"

@@ -17,7 +17,6 @@ import atexit
 import contextlib
 import fcntl
 import importlib
-import json
 import os
 import secrets
 import shutil
@@ -28,15 +27,15 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Generator, Sequence
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 from pathlib import Path
 from types import TracebackType
 from typing import Any, Self, cast
 
 from bullpy import errors, redis_url
+from bullpy.connection.serverstate import ServerState, same_process, started_at, write_private
 
 _POLL = 0.01
-_REPLY_LIMIT = 1 << 20
 _ATTEMPTS = 5
 _SOCKET_PATH_LIMIT = 100
 _TUNABLES = "GLIBC_TUNABLES"
@@ -96,7 +95,7 @@ class EmbeddedServer:
         self._start_timeout = start_timeout
         self._stop_timeout = stop_timeout
         self._stop_at_exit = stop_at_exit
-        self._state: _State | None = None
+        self._state: ServerState | None = None
         self._process: subprocess.Popen[bytes] | None = None
         self._owner = 0
         self._guard = threading.RLock()
@@ -129,7 +128,7 @@ class EmbeddedServer:
                 return self
             find_binary()
             with self._locked(), self._cleaned_on_failure():
-                found = _State.read(self.folder)
+                found = ServerState.read(self.folder)
                 if found is not None and found.runs():
                     raise errors.EmbeddedServerError(
                         f"A server runs in {self.folder} already (process {found.pid}).",
@@ -235,7 +234,7 @@ class EmbeddedServer:
 
     def _attach(self) -> bool:
         """Use the server that the folder's state names, if it is alive; the lock is held."""
-        state = _State.read(self.folder)
+        state = ServerState.read(self.folder)
         if state is None or not state.runs():
             return False
         self._state = state
@@ -248,8 +247,8 @@ class EmbeddedServer:
                     fix=f"Look at {self.log_file}; end the process if it hangs.",
                 )
             return False
-        if not _same_process(state.owner, state.owner_started):
-            self._own(replace(state, owner=os.getpid(), owner_started=_started(os.getpid())))
+        if not same_process(state.owner, state.owner_started):
+            self._own(replace(state, owner=os.getpid(), owner_started=started_at(os.getpid())))
         return True
 
     @contextlib.contextmanager
@@ -266,7 +265,7 @@ class EmbeddedServer:
         binary = find_binary()
         if self._wants_password:
             self._secret = self._password() or secrets.token_urlsafe(32)
-            _write_private(self.folder / "password", self._secret)
+            write_private(self.folder / "password", self._secret)
         movable = not self._port and self._state is None
         for attempt in range(_ATTEMPTS):
             try:
@@ -280,7 +279,7 @@ class EmbeddedServer:
     def _start_once(self, binary: Path) -> None:
         state = self._address()
         config = self.folder / "valkey.conf"
-        _write_private(config, self._config(state))
+        write_private(config, self._config(state))
         log_start = self.log_file.stat().st_size if self.log_file.exists() else 0
         try:
             with self.log_file.open("ab") as log:
@@ -308,14 +307,14 @@ class EmbeddedServer:
             self._process = process
             me = os.getpid()
             self._own(
-                _State(
+                ServerState(
                     process.pid,
-                    _started(process.pid),
+                    started_at(process.pid),
                     state.port,
                     state.socket,
                     run_id,
                     me,
-                    _started(me),
+                    started_at(me),
                 )
             )
         except BaseException:
@@ -324,20 +323,20 @@ class EmbeddedServer:
             process.wait()
             raise
 
-    def _address(self) -> _State:
+    def _address(self) -> ServerState:
         """The address of the last start, or a new one."""
         if self._state is not None:
             return self._state
         if not self._unix_socket:
-            return _State(port=self._port or _free_port())
+            return ServerState(port=self._port or _free_port())
         path = str(self.folder / "valkey.sock")
         if len(os.fsencode(path)) > _SOCKET_PATH_LIMIT:
             raise errors.EmbeddedServerError(
                 f"The path of the unix socket is too long: {path}.", fix="Use a shorter folder."
             )
-        return _State(socket=path)
+        return ServerState(socket=path)
 
-    def _config(self, state: _State) -> str:
+    def _config(self, state: ServerState) -> str:
         lines = [
             "bind 127.0.0.1",
             "protected-mode yes",
@@ -356,10 +355,10 @@ class EmbeddedServer:
             lines.append(f"requirepass {_quoted(password)}")
         return "\n".join(lines) + "\n"
 
-    def _own(self, state: _State) -> None:
+    def _own(self, state: ServerState) -> None:
         self._state = state
         self._owner = os.getpid()
-        _write_private(self.folder / "state.json", json.dumps(asdict(state)))
+        state.write(self.folder)
         if self._stop_at_exit:
             atexit.register(self.stop)
 
@@ -382,11 +381,11 @@ class EmbeddedServer:
         )
 
     def _await_answer(
-        self, state: _State, pid: int, deadline: float, alive: Callable[[], bool]
+        self, state: ServerState, pid: int, deadline: float, alive: Callable[[], bool]
     ) -> str | None:
         """The server's run_id once it answers PING; None when it died or time is up."""
         while time.monotonic() < deadline and alive():
-            run_id = _ask_run_id(state, pid, self._password())
+            run_id = state.ask_run_id(pid, self._password())
             if run_id:
                 return run_id
             time.sleep(_POLL)
@@ -403,16 +402,16 @@ class EmbeddedServer:
             if self._owner == 0 and self._temporary and how == signal.SIGTERM:
                 shutil.rmtree(self._folder or "", ignore_errors=True)
 
-    def _end_own(self, state: _State, how: signal.Signals) -> None:
+    def _end_own(self, state: ServerState, how: signal.Signals) -> None:
         atexit.unregister(self.stop)
         with self._locked():
             self._signal(state, how)
-            found = _State.read(self.folder)
+            found = ServerState.read(self.folder)
             if found is not None and found.run_id == state.run_id:
                 (self.folder / "state.json").unlink(missing_ok=True)
         self._owner = 0
 
-    def _signal(self, state: _State, how: signal.Signals) -> None:
+    def _signal(self, state: ServerState, how: signal.Signals) -> None:
         for number in (how, signal.SIGKILL):
             if not self._alive():
                 break
@@ -435,7 +434,7 @@ class EmbeddedServer:
 
     # -- files ----------------------------------------------------------------------------
 
-    def _known(self) -> _State:
+    def _known(self) -> ServerState:
         if self._state is None:
             raise errors.EmbeddedServerError(
                 "The embedded server was not started.", fix="Call start() first."
@@ -490,75 +489,8 @@ def find_binary() -> Path:
         raise errors.EmbeddedServerError(str(error), fix="Use a Redis server instead.") from error
 
 
-@dataclass(frozen=True, slots=True)
-class _State:
-    """What a folder's `state.json` says; start times tell a process from a later namesake."""
-
-    pid: int = 0
-    started: str = ""
-    port: int = 0
-    socket: str | None = None
-    run_id: str = ""
-    owner: int = 0
-    owner_started: str = ""
-
-    @classmethod
-    def read(cls, folder: Path) -> _State | None:
-        try:
-            return cls(**json.loads((folder / "state.json").read_text()))
-        except (OSError, ValueError, TypeError):
-            return None
-
-    def runs(self) -> bool:
-        return _same_process(self.pid, self.started)
-
-
 class _PortTakenError(errors.EmbeddedServerError):
     pass
-
-
-def _ask_run_id(state: _State, pid: int, password: str | None) -> str | None:
-    """run_id by raw RESP; None while the process `pid` does not answer, or loads its data."""
-    command = "" if password is None else f"AUTH {password}\r\n"
-    command += "PING\r\nINFO server\r\nQUIT\r\n"
-    family = socket.AF_INET if state.socket is None else socket.AF_UNIX
-    try:
-        with socket.socket(family, socket.SOCK_STREAM) as connection:
-            connection.settimeout(2.0)
-            connection.connect(state.socket or ("127.0.0.1", state.port))
-            connection.sendall(command.encode())
-            reply = b""
-            while len(reply) < _REPLY_LIMIT and (data := connection.recv(65536)):
-                reply += data
-    except OSError:
-        return None
-    # The port may have gone to another server between our look and the bind.
-    if b"+PONG" not in reply or b"\r\nprocess_id:%d\r\n" % pid not in reply:
-        return None
-    _, _, rest = reply.partition(b"run_id:")
-    return rest.partition(b"\r")[0].decode() or None
-
-
-def _started(pid: int) -> str:
-    """When a process started, in the system's words; empty if there is none (or a zombie)."""
-    if pid <= 0:
-        return ""
-    stat = Path(f"/proc/{pid}/stat")
-    try:
-        # The name in brackets may hold anything, so count the fields after its end.
-        fields = stat.read_text().rpartition(")")[2].split()
-        return "" if fields[0] in "ZX" else fields[19]
-    except (OSError, IndexError):
-        if Path("/proc/self/stat").exists():
-            return ""
-    found = subprocess.run(
-        ["ps", "-o", "lstart=", "-p", str(pid)], capture_output=True, text=True, check=False
-    )
-    return found.stdout.strip()
-
-
-def _same_process(pid: int, started: str) -> bool:
-    return bool(started) and _started(pid) == started
 
 
 def _free_port() -> int:
@@ -574,13 +506,3 @@ def _quoted(text: str) -> str:
 def _environment() -> dict[str, str]:
     """This process's environment, with the allocator tuned unless the user has tuned it."""
     return {_TUNABLES: _KEEP_FREED, **os.environ}
-
-
-def _write_private(path: Path, text: str) -> None:
-    """Write a file for the user alone, whole or not at all."""
-    temporary = path.with_suffix(".tmp")
-    temporary.unlink(missing_ok=True)
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    with os.fdopen(descriptor, "w") as file:
-        file.write(text)
-    temporary.replace(path)

@@ -26,6 +26,7 @@ from bullpy import errors
 from bullpy.connection import identity as identities
 from bullpy.connection import resolve, sockets
 from bullpy.connection.client import PipeliningClient, pack
+from bullpy.connection.clock import ServerClock
 from bullpy.connection.explain import classify
 from bullpy.connection.identity import ServerIdentity
 from bullpy.connection.misplaced import displaced, misplaced
@@ -65,11 +66,13 @@ class SharedRedis:
         client: redis-py's interface over the shared socket.
         pipeliner: The socket itself, for callers that pack their own commands.
         identity: Which server answered last, None before the first connection.
+        clock: The server's clock.
     """
 
     def __init__(self, target: Target) -> None:
         self.settings = settings = target.settings
         self.identity: ServerIdentity | None = None
+        self.clock = ServerClock(lambda: self.ask("TIME"))
         self._target = target
         self._locator = Locator(target)
         self._attempt: float | None = None
@@ -128,6 +131,17 @@ class SharedRedis:
         """
         self._listeners.append(listener)
         return lambda: self._listeners.remove(listener)
+
+    async def ask(self, *command: str | bytes | float) -> Any:
+        """Send a command, and give its reply with strings as bytes.
+
+        Raises:
+            errors.RedisError: Redis could not be asked, or refused.
+        """
+        reply = await self.pipeliner.call(pack(command), raw=True)
+        if isinstance(reply, Exception):
+            raise classify(reply, self.settings) from reply
+        return reply
 
     async def whoami(self) -> ServerIdentity:
         """Which server is this? Connects if need be.
@@ -219,6 +233,7 @@ class SharedRedis:
             slow.cancel()
         try:
             self.identity = await identify(connection, node)
+            await self.clock.learn(lambda: sockets.ask(connection, "TIME"))
             self._arrived(node)
             for warning in identities.check_server(self.identity):
                 self._warn_once(warning)

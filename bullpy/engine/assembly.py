@@ -13,6 +13,7 @@ from bullpy.connection.factory import BlockingConnection
 from bullpy.engine import shutdown
 from bullpy.engine.calls import Calls
 from bullpy.engine.cancel import CancelRequests
+from bullpy.engine.eventstream import EventStream
 from bullpy.engine.locks import LockKeeper
 from bullpy.engine.recovery import Recovery, StalledCheck
 from bullpy.engine.runner import Runner
@@ -102,7 +103,8 @@ class Engine:
             on_renewed=self._locks_renewed,
             on_crash=host.crashed,
         )
-        self._settler = Settler(calls, recovery, settings, host, backoff_strategy)
+        self._events = EventStream(backend, settings.events_limit, host.report)
+        self._settler = Settler(calls, recovery, settings, self._events, host, backoff_strategy)
         self.slots = Slots(
             host,
             backend,
@@ -146,6 +148,7 @@ class Engine:
         self._serve(self._announce(), "bullpy announce", may_end=True)
         self._serve(self._stalled_check.run(), "bullpy stalled check")
         self._serve(self._requests.run(), "bullpy cancel requests")
+        self._serve(self._events.run(), "bullpy event stream", may_end=True)
 
     async def stop(self, patience: float, hurry: asyncio.Event) -> None:
         """Fetch no more, let jobs finish, hand back the others, and end all parts.

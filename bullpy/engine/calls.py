@@ -7,7 +7,6 @@ Key order, argument order and the meaning of replies are those of BullMQ's scrip
 
 from __future__ import annotations
 
-import time
 from collections.abc import Coroutine, Mapping
 from dataclasses import dataclass
 from enum import Enum
@@ -16,10 +15,11 @@ from typing import Any, cast
 from bullpy import codec, errors, scripts
 from bullpy.backend import Backend
 from bullpy.connection.client import ScriptHead, run_packed, run_script
+from bullpy.connection.clock import ServerClock
 from bullpy.connection.pipelining import Pipeliner
 from bullpy.connection.probe import classify
-from bullpy.engine.clock import ServerClock
-from bullpy.job import CRASHES_FIELD, Job, stacktrace_json
+from bullpy.job import Job
+from bullpy.jobhash import CRASHES_FIELD, stacktrace_json
 from bullpy.settings import WorkerSettings
 
 _FINISH_TAIL = b"$%d\r\n%b\r\n" * 11
@@ -78,9 +78,6 @@ class Calls:
         settings: Lock duration, limiter, what to keep of finished jobs.
         worker_name: Stored in each job as `processedBy`.
         metrics_points: How many minutes of metrics to keep; empty for none.
-
-    Attributes:
-        clock: Redis's clock, by which jobs are due.
     """
 
     def __init__(
@@ -94,7 +91,7 @@ class Calls:
         self._owner = owner
         self._backend = backend
         self._pipeliner: Pipeliner | None = None
-        self.clock = ServerClock(backend)
+        self._clock: ServerClock | None = None
         keys = backend.keys
         self._prefix = keys[""].encode()
         self._lock_ms = round(settings.lock_duration * 1000)
@@ -133,6 +130,14 @@ class Calls:
             target: self._prefix + b"metrics:" + target.encode()
             for target in ("completed", "failed")
         }
+
+    @property
+    def clock(self) -> ServerClock:
+        """Redis's clock, by which jobs are due."""
+        # Not in `__init__`: as the socket, it belongs to a running event loop.
+        if self._clock is None:
+            self._clock = self._backend.shared.clock
+        return self._clock
 
     # -- fetching --------------------------------------------------------------------------
 
@@ -442,7 +447,7 @@ class Calls:
 
     def _now(self) -> int:
         """The time by Redis's clock, milliseconds since 1970."""
-        return _now() + round(self.clock.ahead * 1000)
+        return self.clock.milliseconds()
 
     async def _run(self, name: str, args: tuple[Any, ...]) -> Any:
         sha, source = scripts.load(name)
@@ -471,7 +476,3 @@ def _failure(job: Job[Any], reason: str) -> bytes:
     if job.crashes:
         fields += [CRASHES_FIELD, str(job.crashes)]
     return codec.pack_for_lua(fields)
-
-
-def _now() -> int:
-    return int(time.time() * 1000)

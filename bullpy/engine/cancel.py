@@ -4,17 +4,14 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import time
 from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import cast
 
 from bullpy import errors
 from bullpy.backend import Backend
-from bullpy.connection.client import pack
 from bullpy.connection.pipelining import retry_pause
-from bullpy.connection.probe import classify
 from bullpy.engine.runner import Running
 from bullpy.engine.slots import Slots
 from bullpy.queue import CANCEL_REASON_LIMIT, CANCEL_STREAM, CANCEL_STREAM_LENGTH
@@ -143,7 +140,9 @@ class CancelRequests:
 
     async def _read(self) -> int:
         """Read up to 100 entries behind the cursor; how many there were."""
-        reply = await self._ask("XREAD", "COUNT", _COUNT, "STREAMS", self._key, self._cursor)
+        reply = await self._backend.ask(
+            "XREAD", "COUNT", _COUNT, "STREAMS", self._key, self._cursor
+        )
         entries = cast("list[tuple[bytes, list[bytes]]]", reply[0][1] if reply else [])
         for entry_id, fields in entries:
             self._cursor = entry_id
@@ -174,17 +173,10 @@ class CancelRequests:
         `processedOn` is by what this worker takes for that clock, which it may not have been able
         to ask for.
         """
-        seconds, microseconds = cast("list[bytes]", await self._ask("TIME"))
+        seconds, microseconds = cast("list[bytes]", await self._backend.ask("TIME"))
         ahead = int(seconds) * 1000 + int(microseconds) // 1000
-        ahead -= (time.time() + self._slots.clock.ahead) * 1000
+        ahead -= self._slots.clock.time() * 1000
         return request.placed_at >= running.job.processedOn + ahead - TOLERANCE_MS
-
-    async def _ask(self, *command: str | bytes | int) -> Any:
-        shared = self._backend.shared
-        reply = await shared.pipeliner.call(pack(command), raw=True)
-        if isinstance(reply, Exception):
-            raise classify(reply, shared.settings) from reply
-        return reply
 
     def _complain(self, kind: str, entry_id: bytes) -> None:
         if kind not in self._said:

@@ -12,7 +12,7 @@ from bullpy.backend import Backend
 from bullpy.connection.pipelining import retry_pause
 from bullpy.engine.calls import Calls
 from bullpy.engine.recovery import Recovery
-from bullpy.job import DEATHS_FIELD
+from bullpy.jobhash import DEATHS_FIELD
 from bullpy.ownscripts import COUNT_DEATH
 from bullpy.settings import WorkerSettings
 

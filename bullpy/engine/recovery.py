@@ -8,8 +8,6 @@ from typing import Any, cast
 
 from bullpy import errors
 from bullpy.backend import Backend
-from bullpy.connection.client import pack
-from bullpy.connection.probe import classify
 from bullpy.engine.calls import Calls, Fetched
 from bullpy.job import Job
 from bullpy.settings import WorkerSettings
@@ -52,10 +50,10 @@ class Recovery:
             errors.RedisError: Redis could not be asked.
         """
         found: list[tuple[str, str]] = []
-        active = await self._ask("LRANGE", self._backend.keys["active"], 0, -1)
+        active = await self._backend.ask("LRANGE", self._backend.keys["active"], 0, -1)
         for start in range(0, len(active), _CHUNK):
             ids = [cast("bytes", job_id).decode() for job_id in active[start : start + _CHUNK]]
-            locks = await self._ask("MGET", *(self._lock_key(job_id) for job_id in ids))
+            locks = await self._backend.ask("MGET", *(self._lock_key(job_id) for job_id in ids))
             for job_id, lock in zip(ids, locks, strict=True):
                 if lock is not None:
                     found.append((job_id, cast("bytes", lock).decode("utf-8", "replace")))
@@ -71,10 +69,10 @@ class Recovery:
         if code != 0:
             return True
         # Not finished and not active: it was delayed, put back, or is waiting for children.
-        return await self._ask("LPOS", self._backend.keys["active"], job.id) is None
+        return await self._backend.ask("LPOS", self._backend.keys["active"], job.id) is None
 
     async def _read(self, job_id: str, token: str) -> Fetched:
-        fields = await self._ask("HGETALL", self._backend.toKey(job_id))
+        fields = await self._backend.ask("HGETALL", self._backend.toKey(job_id))
         # Extended here: the outage may have used up most of the lock's time.
         if fields and await self._calls.extend(job_id, token):
             return Fetched(True, self._calls.job(fields, job_id, token))
@@ -82,13 +80,6 @@ class Recovery:
 
     def _lock_key(self, job_id: str) -> str:
         return f"{self._backend.toKey(job_id)}:lock"
-
-    async def _ask(self, *command: str | int) -> Any:
-        shared = self._backend.shared
-        reply = await shared.pipeliner.call(pack(command), raw=True)
-        if isinstance(reply, Exception):
-            raise classify(reply, shared.settings) from reply
-        return reply
 
 
 class StalledCheck:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import inspect
+import logging
 import random
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
@@ -13,9 +14,11 @@ from bullpy import codec, errors
 from bullpy.codec import Encoded
 from bullpy.connection.pipelining import retry_pause
 from bullpy.engine.calls import Calls, Fetched
+from bullpy.engine.eventstream import EventStream
 from bullpy.engine.recovery import Recovery
 from bullpy.engine.runner import Outcome, Running
 from bullpy.job import Job
+from bullpy.limits import shown_bytes
 from bullpy.options import milliseconds
 from bullpy.settings import WorkerSettings
 from bullpy.types import StopReason
@@ -36,6 +39,8 @@ _UNRECOVERABLE = (
     # Somebody wants it to end, not to begin again.
     errors.JobCancelledError,
 )
+
+log = logging.getLogger("bullpy.worker")
 
 
 class Reporter(Protocol):
@@ -60,7 +65,8 @@ class Settler:
     Args:
         calls: The queue's script calls.
         recovery: For replies that are lost.
-        settings: Limits of error texts, attempts.
+        settings: Limits of results, error texts, attempts.
+        events: Counts what results add to the event stream.
         reporter: The worker.
         backoff_strategy: For backoff types that are not built in.
     """
@@ -70,12 +76,15 @@ class Settler:
         calls: Calls,
         recovery: Recovery,
         settings: WorkerSettings,
+        events: EventStream,
         reporter: Reporter,
         backoff_strategy: BackoffStrategy | None,
     ) -> None:
         self._calls = calls
         self._recovery = recovery
         self._settings = settings
+        self._events = events
+        self._large: set[str] = set()
         self._reporter = reporter
         self._backoff_strategy = backoff_strategy
 
@@ -140,6 +149,7 @@ class Settler:
             fetched = Fetched()
         if fetched is None:
             return Fetched()
+        self._events.note(len(reason))
         job.attemptsMade += 1
         self._reporter.emit("failed", job, error)
         return fetched
@@ -180,6 +190,7 @@ class Settler:
         )
         if fetched is None:
             return Fetched()
+        self._events.note(len(encoded))
         job.attemptsMade += 1
         if not isinstance(result, Encoded) or self._reporter.listener_count("completed"):
             # Decoded only where somebody looks: a large result would block the loop.
@@ -189,11 +200,24 @@ class Settler:
         return fetched
 
     def _check_size(self, job: Job[Any], encoded: bytes) -> None:
-        limit = self._settings.result_limit
-        if limit is not None and len(encoded) > limit:
+        size, limit = len(encoded), self._settings.result_limit
+        if limit and size > limit:
             raise errors.EncodingError(
-                f"The result of job {job.id} has {len(encoded)} bytes; the limit is {limit}.",
+                f"The result of job {job.id} has {size} bytes; the limit is {limit}.",
+                cause="BullMQ stores a result twice, and a third time for a parent, in memory.",
                 fix="Store the result elsewhere and return a reference, or raise result_limit.",
+            )
+        advised = self._settings.result_warning
+        if advised and size > advised and job.name not in self._large:
+            self._large.add(job.name)
+            log.warning(
+                "the result of job %s has %s: BullMQ stores it twice in Redis's memory, and sends "
+                "it to all who follow the queue. Store it elsewhere and return a reference. "
+                "Further ones of jobs named %r are not told.",
+                job.id,
+                shown_bytes(size),
+                job.name,
+                extra={"queue": job.queue.name, "job_id": job.id},
             )
 
     async def _steer(self, running: Running, signal: errors.JobSignal, fetch_next: bool) -> Fetched:

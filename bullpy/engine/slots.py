@@ -15,12 +15,12 @@ from typing import Any, Protocol, cast
 
 from bullpy import errors
 from bullpy.backend import Backend
+from bullpy.connection.clock import ServerClock
 from bullpy.connection.factory import BlockingConnection
 from bullpy.connection.pipelining import retry_pause
 from bullpy.connection.probe import classify
 from bullpy.engine import apart
 from bullpy.engine.calls import Calls, Fetched
-from bullpy.engine.clock import ServerClock
 from bullpy.engine.fairness import SOON, Share
 from bullpy.engine.locks import LockKeeper
 from bullpy.engine.recovery import Recovery
@@ -340,7 +340,6 @@ class Slots:
         pipeliner = self._backend.shared.pipeliner
         if isinstance(error, errors.RedisUnavailableError) or not pipeliner.is_connected:
             await pipeliner.ready()
-            await self._calls.clock.measure()
         self._failures += 1
         await asyncio.sleep(retry_pause(self._failures, 0.05, 1.0))
 

@@ -88,7 +88,9 @@ async def test_a_reference_that_never_comes_fails_with_a_typed_error(
     sent = payload(referenceJobId=base["jobId"])
     job = await queue.add("process-audio", sent, attempts=2)
     assert "has not ended: it is delayed" in await failure_of(job, within=30)
-    assert len(raised) == 2  # it was tried again
+    seen = await queue.get_job(job.id)
+    assert seen is not None
+    assert seen.attempts_made == 2
     assert getattr(raised[0], "code", None) == "reference-pending"
 
 

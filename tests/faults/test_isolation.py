@@ -238,7 +238,7 @@ async def test_result_of_50_mb_arrives_whole_while_the_loop_stays_free(
     size = 50 * 2**20
     async with Queue("much", redis=own_server.url) as queue:
         alone = Bench(own_server.url, queue, tmp_path)
-        worker = await alone.hire(isolated.returns_much)
+        worker = await alone.hire(isolated.returns_much, result_limit=0)
         # Who listens wants the value decoded; this is about who does not.
         worker.off("completed", alone.ledger._on_completed)
         async with loop_lag() as worst:

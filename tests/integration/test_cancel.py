@@ -7,14 +7,15 @@ import logging
 import threading
 import time
 from collections.abc import AsyncIterator
-from types import SimpleNamespace
 from typing import Any
+from unittest.mock import AsyncMock
 
 import pytest
 from support.faults import eventually
 from support.outcomes import failure_of, result_of
 
 from bullpy import EmbeddedServer, FlowProducer, Job, Queue, Worker, WorkerSettings, errors
+from bullpy.connection.clock import ServerClock
 from bullpy.engine import calls
 from bullpy.queue import CANCEL_REASON_LIMIT, CANCEL_STREAM
 
@@ -279,10 +280,9 @@ async def test_request_that_is_older_than_the_run_leaves_it_alone(
 async def test_a_clock_that_is_wrong_changes_nothing(
     queue: Queue, start_worker: Any, hold: Hold, monkeypatch: pytest.MonkeyPatch, off: float
 ) -> None:
-    monkeypatch.setattr(
-        "bullpy.engine.cancel.time", SimpleNamespace(time=lambda: time.time() + off)
-    )
-    monkeypatch.setattr(calls, "_now", lambda: int((time.time() + off) * 1000))
+    # As where an ACL forbids the worker to ask at the start.
+    monkeypatch.setattr(ServerClock, "learn", AsyncMock())
+    monkeypatch.setattr(ServerClock, "time", lambda _: time.time() + off)
     seconds, _ = await queue.client.time()
     await ask(queue, "id", "later", at=f"{(seconds - 5) * 1000}-0")
     await start_worker(hold, concurrency=2)

@@ -131,3 +131,60 @@ async def test_queues_options_are_defaults_for_their_jobs(
     flow = await flows.add(tree(queue, 1), options)
     assert flow["job"].opts["attempts"] == 4
     assert flow["children"][0]["job"].opts["attempts"] == 4
+
+
+async def test_jobs_that_a_flow_returns_can_be_waited_for(
+    queue: Queue, flows: FlowProducer, start_worker: StartWorker
+) -> None:
+    flow = await flows.add(tree(queue, 2, 1))
+    await start_worker(process)
+    assert await result_of(flow["job"]) == [1, 2]
+    assert await result_of(flow["children"][0]["job"]) == 2
+
+
+async def test_jobs_that_a_flow_returns_can_tell_their_progress(
+    queue: Queue, flows: FlowProducer
+) -> None:
+    job = (await flows.add(tree(queue, 1)))["job"]
+    told: list[Any] = []
+    flows.on("progress", lambda _, progress: told.append(progress))
+    await job.update_progress(50)
+    assert told == [50]
+    stored = await queue.get_job(job.id)
+    assert stored is not None
+    assert stored.progress == 50
+
+
+async def test_closing_a_flow_producer_ends_what_followed_its_jobs(
+    queue: Queue, redis_url: str
+) -> None:
+    producer = FlowProducer(redis=redis_url)
+    job = (await producer.add(tree(queue, 1)))["job"]
+    with pytest.raises(TimeoutError):
+        await result_of(job, within=0.1)
+    events = job.queue.events
+    assert events.running
+    await producer.close()
+    assert events.closed
+
+
+async def test_child_of_another_parent_is_refused_by_name(
+    queue: Queue, flows: FlowProducer
+) -> None:
+    await flows.add(tree(queue, 1, jobId="shared"))
+    with pytest.raises(errors.JobStateError, match="child of another") as refused:
+        await flows.add(tree(queue, 2, jobId="shared"))
+    assert "shared" in str(refused.value)
+    with pytest.raises(errors.JobStateError, match="shared"):
+        await flows.add_bulk([tree(queue, 3), tree(queue, 4, jobId="shared")])
+    job = await queue.get_job("shared")
+    assert job is not None
+    assert job.data == 1
+
+
+async def test_flow_under_a_parent_that_is_gone_is_refused(
+    queue: Queue, flows: FlowProducer
+) -> None:
+    orphan = {**tree(queue, 1), "opts": {"parent": {"id": "gone", "queue": f"bull:{queue.name}"}}}
+    with pytest.raises(errors.JobNotFoundError, match="gone"):
+        await flows.add(orphan)

@@ -17,7 +17,7 @@ from pydantic import BaseModel, ConfigDict, Field
 from support.implementations import eventually
 from support.outcomes import failure_of, result_of
 
-from bullpy import Job, Queue, Worker, errors
+from bullpy import Job, Queue, Worker, WorkerSettings, errors
 
 StartWorker = Callable[..., Any]
 
@@ -111,8 +111,6 @@ async def test_result_that_contains_itself_fails_once(
 
 
 async def test_result_over_the_limit_fails_once(queue: Queue, redis_url: str) -> None:
-    from bullpy import WorkerSettings
-
     settings = WorkerSettings(result_limit=100)
     options: dict[str, Any] = {"autorun": False}
     worker = Worker(queue.name, echo, options, redis=redis_url, settings=settings)
@@ -121,6 +119,41 @@ async def test_result_over_the_limit_fails_once(queue: Queue, redis_url: str) ->
     assert "202 bytes; the limit is 100" in reason
     await worker.close()
     await running
+
+
+async def test_result_that_redis_should_not_hold_fails_once_and_a_large_one_is_told(
+    queue: Queue, start_worker: StartWorker, caplog: pytest.LogCaptureFixture
+) -> None:
+    runs: list[str] = []
+
+    async def process(job: Job[Any]) -> str:
+        runs.append(job.id)
+        return "x" * job.data
+
+    await start_worker(process)
+    for _ in range(2):
+        assert len(await result_of(await queue.add("report", 2_000_000))) == 2_000_000
+    (told,) = [record.getMessage() for record in caplog.records if "2.0 MB" in record.getMessage()]
+    assert "return a reference" in told
+    runs.clear()
+    reason = await failure_of(await queue.add("report", 16_000_000, attempts=3))
+    assert "16000002 bytes; the limit is 16000000" in reason
+    assert "return a reference" in reason
+    assert len(runs) == 1
+
+
+async def test_limits_of_results_can_be_lifted(
+    queue: Queue, start_worker: StartWorker, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    async def process(job: Job[Any]) -> str:
+        return "x" * 17_000_000
+
+    settings = WorkerSettings(result_limit=0, result_warning=0)
+    options: dict[str, Any] = {"autorun": False}
+    worker = Worker(queue.name, process, options, redis=redis_url, settings=settings)
+    await start_worker(worker=worker)
+    assert len(await result_of(await queue.add("report"))) == 17_000_000
+    assert "return a reference" not in caplog.text
 
 
 # -- errors ------------------------------------------------------------------------------------

@@ -487,6 +487,15 @@ def steers(job: Any) -> str:
     }[job.data]
 
 
+def snoozes_once(job: Any) -> list[float]:
+    """Gives when it began first, and when it began again 1.5 s later."""
+    began = time.time()
+    first = job.once("first", lambda: began)
+    if job.attempts_started == 1:
+        raise errors.Snooze(1.5)
+    return [first, began]
+
+
 class UnrecoverableError(Exception):
     """A plugin's own; BullMQ knows it by its name."""
 

@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from bullpy import Job, StopReason, errors
-from bullpy.job import stacktrace_json
+from bullpy.jobhash import stacktrace_json
 
 QUEUE: Any = SimpleNamespace(backend=None, qualifiedName="bull:q", name="q", opts={}, prefix="bull")
 
