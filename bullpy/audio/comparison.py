@@ -6,12 +6,11 @@ earlier job.
 
 from __future__ import annotations
 
-import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
-from bullpy.audio.targets import BAND_NAMES, GenreTargets, Target
+from bullpy.audio.targets import BAND_NAMES, GenreTargets, Target, finite
 
 Wire = Mapping[str, object]
 
@@ -148,9 +147,7 @@ def number_at(report: Wire, path: str) -> float | None:
     value: object = report
     for part in path.split("."):
         value = cast("object", value.get(part)) if isinstance(value, Mapping) else None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not math.isfinite(value):
-        return None
-    return value
+    return finite(value)
 
 
 def _beside_target(value: float | None, target: Target) -> dict[str, object]:

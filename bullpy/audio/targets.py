@@ -11,7 +11,6 @@ Names may be in snake_case or camelCase. A minimum or a maximum wins over target
 
 from __future__ import annotations
 
-import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -25,6 +24,7 @@ METRICS = ("lufs", "true_peak", "dr", "lra", "stereo")
 BAND_NAMES = ("sub", "bass", "low_mid", "mid", "high_mid", "presence", "air")
 """The names in `bullpy.audio.raw.BANDS`, without loading numpy: workers read payloads too."""
 
+_LARGEST = 1e9  # sums and differences of such numbers stay finite
 _PARTS = ("target", "tolerance", "min", "max")
 _BAND_KEYS = {"target_db": "target", "tol_db": "tolerance", "min_db": "min", "max_db": "max"}
 
@@ -167,16 +167,20 @@ class _Reader:
     def _keep(self, name: str, metric: str, part: str, value: object) -> None:
         if value is None:
             return
-        if (
-            isinstance(value, bool)
-            or not isinstance(value, int | float)
-            or not math.isfinite(value)
-        ):
+        number = finite(value)
+        if number is None:
             raise _refused(name, f"is {value!r:.60}, not a number")
         parts = self.found.setdefault(metric, {})
-        if parts.get(part, value) != value:
-            raise _refused(name, f"is {value:g}, but {parts[part]:g} was sent for the same too")
-        parts[part] = float(value)
+        if parts.get(part, number) != number:
+            raise _refused(name, f"is {number:g}, but {parts[part]:g} was sent for the same too")
+        parts[part] = number
+
+
+def finite(value: object) -> float | None:
+    """The value as a float; None for what is no number, or larger than any level or frequency."""
+    if isinstance(value, bool) or not isinstance(value, int | float):
+        return None
+    return float(value) if -_LARGEST <= value <= _LARGEST else None
 
 
 def _snake(name: str) -> str:

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
 from pathlib import Path
 from typing import Any
 
 import pytest
 from audio.test_job import PAYLOAD, StandIn, run
+from hypothesis import HealthCheck, given, settings
+from hypothesis import strategies as st
 
 from bullpy import errors
 from bullpy.audio import comparison, raw
@@ -127,6 +130,8 @@ def test_unknown_targets_are_told_and_never_guessed() -> None:
         ({"lufs_target": "-9"}, "lufs_target"),
         ({"lufs_target": True}, "lufs_target"),
         ({"lufs_target": float("nan")}, "lufs_target"),
+        ({"lufs_target": 10**400}, "lufs_target"),
+        ({"lufs_target": 1e308}, "lufs_target"),
         ({"lufs": -9}, "genreTargets.lufs"),
         ({"bands": []}, "bands"),
         ({"bands": {"sub": 3}}, "bands.sub"),
@@ -186,3 +191,31 @@ def test_the_reference_stage_has_nothing_to_compare() -> None:
     result = run(StandIn({**PAYLOAD, "mode": "reference", "referenceStage": "base"}))
     assert result["comparison"] is None
     assert result["warnings"][-1]["code"] == "nothing-to-compare"
+
+
+NAMES = st.sampled_from(
+    [
+        *("lufs", "lufs_target", "tolLufs", "lra_min", "lra_max", "bands", "sub", "lowMid"),
+        *("target", "tolerance", "min", "max", "target_range", "target_db", "gold"),
+    ]
+)
+JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(NAMES, inner, max_size=3),
+    max_leaves=8,
+)
+
+
+@settings(
+    max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture]
+)
+@given(st.dictionaries(NAMES, JSON, max_size=4))
+def test_any_targets_are_read_refused_or_told_to_be_unknown(sent: dict[str, Any]) -> None:
+    try:
+        targets = parse_targets(sent)
+    except errors.PayloadError:
+        return
+    compared = comparison.with_targets(REPORT, targets)
+    json.dumps([compared.values, compared.warnings], allow_nan=False)
+    if sent.get("gold") is not None:
+        assert "gold" in targets.unknown
