@@ -13,7 +13,7 @@ ARGS ?=
 BIN := .venv/bin
 
 .PHONY: help setup demo test check fix bench docs lock clean
-.PHONY: .dev .demo .node-tests .node-example
+.PHONY: .dev .demo .node-tests .node-example .ffmpeg
 
 help: ## What there is
 	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
@@ -24,7 +24,7 @@ setup: .dev .node-tests .node-example ## Python environment and Node packages
 demo: .demo .node-example ## A Node API, a Python worker and a server of their own
 	@$(BIN)/python examples/demo.py $(ARGS)
 
-test: .dev .node-tests .node-example ## All tests
+test: .dev .node-tests .node-example .ffmpeg ## All tests
 	@$(BIN)/python -m pytest $(ARGS)
 
 check: .dev ## Format, lint, types, layers, public names
@@ -64,3 +64,6 @@ clean: ## Remove everything that set-up and tests made
 
 .node-example:
 	@scripts/setup.sh node examples/node-api
+
+.ffmpeg:
+	@scripts/setup.sh ffmpeg

@@ -46,7 +46,15 @@ if TYPE_CHECKING:
     from bullpy.repair import RepairReport
     from bullpy.running import run
     from bullpy.settings import RedisSettings, WorkerSettings
-    from bullpy.types import Backoff, Isolation, JobState, KeepJobs, RateLimit, StopReason
+    from bullpy.types import (
+        Backoff,
+        Isolation,
+        JobSnapshot,
+        JobState,
+        KeepJobs,
+        RateLimit,
+        StopReason,
+    )
     from bullpy.worker import Worker
 
 _HOMES = {
@@ -58,6 +66,7 @@ _HOMES = {
     "FlowProducer": "bullpy.flows",
     "Isolation": "bullpy.types",
     "Job": "bullpy.job",
+    "JobSnapshot": "bullpy.types",
     "JobState": "bullpy.types",
     "KeepJobs": "bullpy.types",
     "Queue": "bullpy.queue",
@@ -88,6 +97,7 @@ __all__ = [
     "FlowProducer",
     "Isolation",
     "Job",
+    "JobSnapshot",
     "JobState",
     "KeepJobs",
     "Queue",

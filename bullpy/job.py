@@ -12,13 +12,13 @@ from typing import TYPE_CHECKING, Any, TypeVar, cast
 from bullmq.backoffs import Backoffs
 from bullmq.job import Job as UpstreamJob
 
-from bullpy import codec, errors, steps
+from bullpy import codec, errors, lookup, steps
 from bullpy.connection.pipelining import retry_pause
 from bullpy.jobfields import JobFields
 from bullpy.jobhash import CRASHES_FIELD, DEATHS_FIELD, LATER_FIELDS, Raw, Reader
 from bullpy.options import milliseconds
 from bullpy.ownscripts import STORE_STEP
-from bullpy.types import JobState
+from bullpy.types import JobSnapshot, JobState
 
 if TYPE_CHECKING:
     from bullmq.abort_controller import AbortSignal
@@ -229,6 +229,23 @@ class Job(JobFields[T], UpstreamJob):
     def updateData(self, data: object) -> Awaitable[None]:
         """Upstream's name for `update_data`."""
         return self.update_data(data)
+
+    def find_jobs(self, value: str, field: str | None = None) -> Awaitable[list[JobSnapshot]]:
+        """Look for other jobs of the queue, for example for one whose result is needed.
+
+        Args:
+            value: The job's id; with `field`, what its data has there.
+            field: A field of the data, by which the producer knows the job. At most the last
+                1000 jobs of each state are looked at.
+
+        Returns:
+            What was found: nothing when it was removed, which `removeOnComplete` does to
+            results.
+
+        Raises:
+            errors.RedisError: Redis could not be asked.
+        """
+        return self._do(lookup.find_jobs(self.backend, value, field))
 
     def once(self, step: str, function: Callable[[], Any]) -> Any:
         """Do a step of the job, unless an earlier run has done it: then give that one's result.

@@ -11,7 +11,7 @@ import math
 from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
-from typing import TypedDict, cast
+from typing import Any, TypedDict, cast
 
 from bullpy import errors
 
@@ -38,6 +38,25 @@ class JobState(StrEnum):
             return cls(text)
         except ValueError:
             return cls.UNKNOWN
+
+
+@dataclass(frozen=True, slots=True)
+class JobSnapshot:
+    """Another job of the queue, as it was when a processor looked for it.
+
+    Attributes:
+        id: Its id.
+        state: Where it was.
+        data: What its producer sent.
+        return_value: Its result; None until it has completed.
+        failed_reason: Why it failed, or its last attempt did.
+    """
+
+    id: str
+    state: JobState
+    data: Any
+    return_value: Any = None
+    failed_reason: str | None = None
 
 
 class StopReason(StrEnum):

@@ -3,6 +3,7 @@
 #
 #   scripts/setup.sh python dev|demo [PYTHON]   .venv from requirements/dev.txt or demo.txt
 #   scripts/setup.sh node FOLDER                FOLDER/node_modules from its package-lock.json
+#   scripts/setup.sh ffmpeg                     Debian's ffmpeg, where this user may install it
 #
 # A copy of the lock file beside what it installed says that it is up to date, so
 # a fresh checkout with newer file times sets nothing up again.
@@ -76,6 +77,8 @@ setup_python() {
       --no-deps --no-build-isolation --editable .
     cp pyproject.toml "$done_project"
   fi
+  # Silent while the compiled kernel is that of the sources; without a compiler it says so.
+  .venv/bin/python bullpy/audio/kernel/build.py
 }
 
 setup_node() {
@@ -90,9 +93,24 @@ setup_node() {
   cp "$folder/package-lock.json" "$stamp"
 }
 
+# Loudness is compared with ffmpeg's; without it the tests take FFmpeg's filter from PyAV.
+setup_ffmpeg() {
+  if command -v ffmpeg >/dev/null; then return; fi
+  if [ "$(id -u)" != 0 ] || ! command -v apt-get >/dev/null; then return; fi
+  echo "setup: apt-get install ffmpeg"
+  export DEBIAN_FRONTEND=noninteractive
+  local install=(apt-get install -qq -y --no-install-recommends ffmpeg)
+  "${install[@]}" >/dev/null 2>&1 && return
+  # The package lists of a fresh image are missing or old.
+  if ! { apt-get update -qq && "${install[@]}"; } >/dev/null 2>&1; then
+    echo "setup: ffmpeg could not be installed; the tests use PyAV's" >&2
+  fi
+}
+
 exclusive
 case "${1:-}" in
   python) setup_python "$2" "${3:-}" ;;
   node) setup_node "$2" ;;
-  *) fail "usage: scripts/setup.sh python dev|demo [PYTHON], or scripts/setup.sh node FOLDER" ;;
+  ffmpeg) setup_ffmpeg ;;
+  *) fail "usage: scripts/setup.sh python dev|demo [PYTHON], node FOLDER, or ffmpeg" ;;
 esac

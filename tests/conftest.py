@@ -14,6 +14,10 @@ from bullpy import EmbeddedServer, Queue, Worker
 
 pytest_plugins = ["no_unexpected_skips", "support.implementations"]
 
+# As on workers (docs/audio.md), and before anything loads numpy: a thread per core for each of
+# its small matrices costs more than it saves.
+os.environ.setdefault("OPENBLAS_NUM_THREADS", "1")
+
 _numbers = itertools.count(1)
 
 

@@ -28,6 +28,10 @@ if TYPE_CHECKING:
         FileKeyError,
         FileMissingError,
         NotAudioError,
+        ReferenceFailedError,
+        ReferenceJobError,
+        ReferenceMissingError,
+        ReferencePendingError,
         StoreError,
     )
     from bullpy.audio.job import AudioJob, process_audio
@@ -47,6 +51,10 @@ __all__ = [
     "FileMissingError",
     "LocalStore",
     "NotAudioError",
+    "ReferenceFailedError",
+    "ReferenceJobError",
+    "ReferenceMissingError",
+    "ReferencePendingError",
     "StoreError",
     "analyze",
     "process_audio",

@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
+import importlib.util
 import os
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 from bullpy import errors
 
-try:
-    import numpy as np
-except ImportError as error:
-    raise errors.MissingExtraError("numpy", "audio") from error
+if importlib.util.find_spec("numpy") is None:
+    raise errors.MissingExtraError("numpy", "audio")
 
-from bullpy.audio import decode
-from bullpy.audio.errors import EmptyAudioError
-from bullpy.audio.levels import LevelMeter
-from bullpy.audio.loudness import LoudnessMeter
+from bullpy.audio import decode, pipeline
+from bullpy.audio.measuring import Measurer, engine
 from bullpy.audio.report import AudioReport
+from bullpy.audio.series import series_of
 from bullpy.audio.settings import AudioSettings
-from bullpy.audio.spectrum import SpectrumMeter
 from bullpy.audio.summary import Measurement, summarize
-from bullpy.audio.truepeak import TruePeakMeter
-
-if TYPE_CHECKING:
-    from numpy.typing import NDArray
-
-CHUNK_FRAMES = 65_536
-"""Frames the meters work on at a time, however the blocks come in."""
 
 
 def analyze(
@@ -38,6 +27,7 @@ def analyze(
     on_progress: Callable[[float], None] | None = None,
     should_stop: Callable[[], bool] | None = None,
     block_frames: int = decode.BLOCK_FRAMES,
+    series: bool = False,
 ) -> AudioReport:
     """Measure a WAV, AIFF, FLAC or MP3 file.
 
@@ -47,10 +37,12 @@ def analyze(
     Args:
         path: The file.
         settings: Limits; those of the environment by default.
-        on_progress: Called after each block with the share that is done, 0 to 1, when the
-            file says how long it is.
-        should_stop: Asked after each block; the analysis ends when it says True.
-        block_frames: Frames decoded at a time. Results do not depend on it.
+        on_progress: Called in this thread with the share of the file's bytes that is done, 0
+            to 1, when it rose; with 1 at the end.
+        should_stop: Asked in this thread after each piece of work, every few milliseconds; the
+            analysis ends when it says True.
+        block_frames: Frames decoded at a time, at most. Results do not depend on it.
+        series: Whether the report holds curves for plots.
 
     Raises:
         NotAudioError: The content is in no format that can be read.
@@ -69,71 +61,36 @@ def analyze(
     file_path = Path(path)
     limits = AudioSettings.from_env() if settings is None else settings
     with decode.open_audio(file_path, limits) as audio:
-        analyzer = Analyzer(audio.format.sample_rate, audio.format.channels)
-        for block in audio.blocks(block_frames):
-            analyzer.push(block)
-            if on_progress is not None and audio.format.frames is not None:
-                on_progress(min(1.0, audio.frames_read / audio.format.frames))
+        measurer = Measurer(audio.format.sample_rate, audio.format.channels, engine())
+
+        def on_turn() -> None:
             if should_stop is not None and should_stop():
                 raise errors.JobCancelledError(
                     f"The analysis of {file_path.name!r} was stopped "
                     f"after {audio.seconds_read:.1f} s of audio."
                 )
-        return summarize(file_path.name, audio, analyzer.finish())
+            progress(audio.share_read)
+
+        progress = _rising(on_progress)
+        # Larger blocks would only make who cancels wait.
+        blocks = audio.blocks(min(block_frames, decode.BLOCK_FRAMES), integers=True)
+        pipeline.run(
+            measurer.chunks(blocks), measurer.steps, threads=limits.threads, on_turn=on_turn
+        )
+        raw = measurer.finish()
+    progress(1.0)
+    found = Measurement.of(raw)
+    return summarize(file_path.name, audio, found, series_of(raw) if series else None)
 
 
-class Analyzer:
-    """All meters over a stream of blocks of any size.
+def _rising(on_progress: Callable[[float], None] | None) -> Callable[[float], None]:
+    """Tells of a share only when it is larger than all before."""
+    told = 0.0
 
-    Blocks are regrouped into chunks of `CHUNK_FRAMES`, so the results are the same to the
-    last bit however the stream is cut.
+    def progress(share: float) -> None:
+        nonlocal told
+        if on_progress is not None and share > told:
+            told = share
+            on_progress(share)
 
-    Args:
-        rate: Sample rate, Hz.
-        channels: 1 to 8.
-    """
-
-    def __init__(self, rate: int, channels: int) -> None:
-        self.loudness = LoudnessMeter(rate, channels)
-        self._true_peak = TruePeakMeter(channels)
-        self._levels = LevelMeter(channels)
-        self._spectrum = SpectrumMeter(rate, channels)
-        self._chunk = np.empty((channels, CHUNK_FRAMES), np.float32)
-        self._filled = 0
-        self._frames = 0
-
-    def push(self, block: NDArray[np.float32]) -> None:
-        """Add a block of shape (frames, channels), finite, full scale being 1."""
-        done = 0
-        while done < len(block):
-            count = min(CHUNK_FRAMES - self._filled, len(block) - done)
-            self._chunk[:, self._filled : self._filled + count] = block[done : done + count].T
-            self._filled += count
-            done += count
-            if self._filled == CHUNK_FRAMES:
-                self._measure(self._chunk)
-                self._filled = 0
-
-    def finish(self) -> Measurement:
-        """The results. Call it once, at the end.
-
-        Raises:
-            EmptyAudioError: Nothing was pushed.
-        """
-        if self._filled:
-            self._measure(np.ascontiguousarray(self._chunk[:, : self._filled]))
-        if not self._frames:
-            raise EmptyAudioError("There are no samples.")
-        levels = self._levels.result()
-        # Interpolated points between two samples may all be lower than the samples.
-        pairs = zip(self._true_peak.result(), levels.peaks, strict=True)
-        peaks = [max(pair) for pair in pairs]
-        return Measurement(self.loudness.result(), tuple(peaks), levels, self._spectrum.result())
-
-    def _measure(self, chunk: NDArray[np.float32]) -> None:
-        exact = chunk.astype(np.float64)
-        self._frames += chunk.shape[1]
-        self.loudness.push(exact)
-        self._levels.push(exact)
-        self._true_peak.push(chunk)
-        self._spectrum.push(chunk)
+    return progress

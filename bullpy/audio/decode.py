@@ -11,16 +11,22 @@ Decoding is libsndfile's, through soundfile. Two of its habits are worked around
 
 from __future__ import annotations
 
+import os
 from collections.abc import Generator, Iterator
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from bullpy import errors
-from bullpy.audio.errors import AudioLimitError, CorruptAudioError, EmptyAudioError
+from bullpy.audio.errors import (
+    AudioLimitError,
+    CorruptAudioError,
+    EmptyAudioError,
+    StoreError,
+)
 from bullpy.audio.settings import AudioSettings
 from bullpy.audio.sniff import sniff
 
@@ -76,14 +82,23 @@ class AudioFormat:
 class AudioFile:
     """An open file. `blocks()` reads it once, from start to end."""
 
-    def __init__(self, file: _Sequential, info: AudioFormat, settings: AudioSettings) -> None:
+    def __init__(
+        self,
+        file: _Sequential,
+        info: AudioFormat,
+        settings: AudioSettings,
+        descriptor: int | None,
+    ) -> None:
         self._file = file
+        self._descriptor = descriptor
         self._settings = settings
         self.format = info
         self.frames_read = 0
         self.replaced = 0
 
-    def blocks(self, block_frames: int = BLOCK_FRAMES) -> Iterator[NDArray[np.float32]]:
+    def blocks(
+        self, block_frames: int = BLOCK_FRAMES, *, integers: bool = False
+    ) -> Iterator[NDArray[np.float32] | NDArray[np.int16]]:
         """Blocks of shape (frames, channels), full scale being 1.
 
         The array is reused: it holds its values until the next block is asked for. Samples
@@ -92,19 +107,25 @@ class AudioFile:
 
         Args:
             block_frames: Frames of a block; the last one is shorter.
+            integers: Give 16-bit files as int16, full scale being 2^15: the same samples
+                without the decoder's slow conversion.
 
         Raises:
             CorruptAudioError: The data is damaged, or no audio scaled to full scale.
             EmptyAudioError: There is not a single frame.
             AudioLimitError: The audio is longer than allowed.
         """
-        buffer = np.empty((block_frames, self.format.channels), np.float32)
-        while count := self._read(buffer):
-            self.frames_read += count
-            self._check_duration()
-            block = buffer[:count]
-            self._clean(block)
-            yield block
+        shape = (block_frames, self.format.channels)
+        if integers and self.format.codec == "PCM_16":
+            whole = np.empty(shape, np.int16)
+            while count := self._read(whole, "int16"):
+                yield whole[:count]
+        else:
+            buffer = np.empty(shape, np.float32)
+            while count := self._read(buffer, "float32"):
+                block = buffer[:count]
+                self._clean(block)
+                yield block
         if self.frames_read == 0:
             raise EmptyAudioError(
                 "The file holds no samples.", cause="It was cut off, or nothing was recorded."
@@ -114,6 +135,18 @@ class AudioFile:
     def seconds_read(self) -> float:
         """Seconds of audio that `blocks` has given so far."""
         return self.frames_read / self.format.sample_rate
+
+    @property
+    def share_read(self) -> float:
+        """How much of the file was read, 0 to 1: by bytes, since a frame count may be a lie.
+
+        Where the decoder opened the file by its name, by the header's frame count; 0 when
+        there is none.
+        """
+        if self._descriptor is not None:
+            position = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+            return min(1.0, position / max(1, self.format.size_bytes))
+        return min(1.0, self.frames_read / self.format.frames) if self.format.frames else 0.0
 
     def missing_seconds(self) -> float:
         """Seconds that the header promised and the file did not hold; call it at the end."""
@@ -127,9 +160,14 @@ class AudioFile:
                 return missing / info.sample_rate
         return 0.0
 
-    def _read(self, buffer: NDArray[np.float32]) -> int:
+    def _read(
+        self,
+        buffer: NDArray[np.float32] | NDArray[np.int16],
+        dtype: Literal["float32", "int16"],
+    ) -> int:
+        """Fill the buffer; returns the frames read, 0 at the end."""
         try:
-            return self._file.buffer_read_into(buffer, dtype="float32")
+            count = self._file.buffer_read_into(buffer, dtype=dtype)
         except soundfile.SoundFileError as error:
             raise CorruptAudioError(
                 f"The audio is damaged after {self.seconds_read:.2f} s ({_text(error)}).",
@@ -137,6 +175,9 @@ class AudioFile:
                 fix="Upload the file again.",
                 seconds=self.seconds_read,
             ) from error
+        self.frames_read += count
+        self._check_duration()
+        return count
 
     def _check_duration(self) -> None:
         if self.seconds_read > self._settings.max_duration:
@@ -174,15 +215,8 @@ def open_audio(path: Path, settings: AudioSettings) -> Generator[AudioFile]:
         StoreError: It cannot be opened.
     """
     sniffed = sniff(path, max_bytes=settings.max_bytes)
-    try:
-        file = _Sequential(str(path))
-    except soundfile.SoundFileError as error:
-        raise CorruptAudioError(
-            f"{path.name!r} cannot be opened as audio ({_text(error)}).",
-            cause="Its header is damaged.",
-            fix="Upload or export the file again.",
-        ) from error
-    with file:
+    with ExitStack() as stack:
+        file, descriptor = _opened(path, stack)
         info = AudioFormat(
             container=file.format,
             codec=file.subtype,
@@ -194,7 +228,28 @@ def open_audio(path: Path, settings: AudioSettings) -> Generator[AudioFile]:
             missing_bytes=sniffed.missing_bytes,
         )
         _check_limits(info, path.name, settings)
-        yield AudioFile(file, info, settings)
+        yield AudioFile(file, info, settings, descriptor)
+
+
+def _opened(path: Path, stack: ExitStack) -> tuple[_Sequential, int | None]:
+    """The file, and the descriptor through which it is read, whose position tells progress."""
+    try:
+        raw = stack.enter_context(path.open("rb", buffering=0))
+    except OSError as error:
+        raise StoreError(f"{path.name!r} cannot be read ({error.strerror or error}).") from error
+    try:
+        file = stack.enter_context(_Sequential(raw.fileno(), closefd=False))
+        return file, raw.fileno()
+    except soundfile.SoundFileError:
+        pass  # an MP3 that does not begin with a frame is known by its name alone
+    try:
+        return stack.enter_context(_Sequential(str(path))), None
+    except soundfile.SoundFileError as error:
+        raise CorruptAudioError(
+            f"{path.name!r} cannot be opened as audio ({_text(error)}).",
+            cause="Its header is damaged.",
+            fix="Upload or export the file again.",
+        ) from error
 
 
 class _Sequential(soundfile.SoundFile):

@@ -1,11 +1,15 @@
 """What can be wrong with an audio file or with the place it comes from.
 
 ```
-AudioError                 the file, or its store
+AudioError                 the file, its store, or its reference
 ├── NotAudioError          no audio format bullpy reads
 ├── CorruptAudioError      audio, but damaged beyond reading
 ├── EmptyAudioError        audio without a single sample
 ├── AudioLimitError        more channels, higher rate, longer or larger than allowed
+├── ReferenceJobError      the job whose result is the reference has none
+│   ├── ReferenceMissingError   no such job, or no result of it any more
+│   ├── ReferencePendingError   it has not ended                      (retryable)
+│   └── ReferenceFailedError    it has failed
 └── StoreError             the store cannot give the file now         (retryable)
     ├── FileKeyError       the fileKey is refused: it is no path below the root
     └── FileMissingError   no such file, perhaps not yet              (retryable)
@@ -69,6 +73,31 @@ class AudioLimitError(AudioError):
     """The file is outside the limits of `AudioSettings`."""
 
     code = "audio-limit"
+
+
+class ReferenceJobError(AudioError):
+    """The job whose result is the reference has none."""
+
+    code = "reference"
+
+
+class ReferenceMissingError(ReferenceJobError):
+    """There is no such job, or its result was removed: waiting does not bring it back."""
+
+    code = "reference-missing"
+
+
+class ReferencePendingError(ReferenceJobError):
+    """The reference job waits or runs; a later attempt may find its result."""
+
+    code = "reference-pending"
+    permanent = False
+
+
+class ReferenceFailedError(ReferenceJobError):
+    """The reference job has failed."""
+
+    code = "reference-failed"
 
 
 class StoreError(AudioError):

@@ -2,20 +2,31 @@
 
 from __future__ import annotations
 
+import logging
 import time
-from collections.abc import Callable
-from typing import Annotated, Any, Literal
+from collections.abc import Mapping
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
 from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationError, model_validator
 from pydantic.alias_generators import to_camel
 
 from bullpy import Job, errors
-from bullpy.audio.errors import AudioError
+from bullpy.audio import comparison
+from bullpy.audio.comparison import Compared
+from bullpy.audio.errors import AudioError, ReferencePendingError
+from bullpy.audio.progress import Progress
+from bullpy.audio.reference import stored_result
 from bullpy.audio.settings import AudioSettings
 from bullpy.audio.store import LocalStore
+from bullpy.audio.targets import parse_targets
 
-_PROGRESS_STEP = 5  # percent: at most 20 updates per job
+_log = logging.getLogger("bullpy.audio")
+
+_REFERENCE_PATIENCE = 600.0  # seconds that a job waits for its reference without using attempts
+_REFERENCE_LOOK = 5.0  # seconds between two looks
 
 
 def _uuid(text: str) -> str:
@@ -40,9 +51,11 @@ class AudioJob(BaseModel):
         sound_destination: Carried through to the result.
         plan_context: Carried through to the result.
         genre: Name of the genre, carried through to the result.
-        genre_targets: Target values per metric.
-        reference_job_id: The earlier job whose result is the reference.
+        genre_targets: Target values per metric; see `bullpy.audio.targets`.
+        reference_job_id: The earlier job whose result is the reference: its `jobId`, or
+            BullMQ's id.
         reference_file_key: The second file of mode `comparison`.
+        series: Whether the result holds curves for plots.
     """
 
     model_config = ConfigDict(
@@ -63,23 +76,32 @@ class AudioJob(BaseModel):
     genre_targets: dict[str, Any] | None = None
     reference_job_id: UuidText | None = None
     reference_file_key: str | None = None
+    series: bool = False
 
     @model_validator(mode="after")
-    def _comparison_names_its_reference(self) -> AudioJob:
+    def _names_its_reference(self) -> AudioJob:
         if self.mode == "comparison" and not self.reference_file_key:
             raise ValueError("referenceFileKey is required when mode is 'comparison'")
+        compares = self.mode == "reference" and self.reference_stage == "compare"
+        if compares and not self.reference_job_id:
+            raise ValueError("referenceJobId is required when referenceStage is 'compare'")
         return self
 
 
 def process_audio(job: Job[AudioJob]) -> dict[str, object]:
     """Measure the file that a job names; the result is the plugin's JSON report.
 
-    The file is read below `BULLPY_AUDIO_ROOT`. Progress follows decoding, in steps of 5 %.
+    Files are read below `BULLPY_AUDIO_ROOT`. The mode says what the measurement is compared
+    with: `genre` with `genreTargets`, `reference` with the result of `referenceJobId`,
+    `comparison` with the file of `referenceFileKey`. Progress follows the bytes decoded.
 
     Raises:
         errors.Discard: The file can never be measured: not audio, damaged, outside the
-            limits, or its key is refused. The job fails without retries.
+            limits, or its key is refused; or the reference is gone or has failed. The job
+            fails without retries.
         errors.PayloadError: The payload breaks the model; fails without retries.
+        errors.Snooze: The reference has not ended; the job looks again in a few seconds.
+        ReferencePendingError: It has not ended within ten minutes; the job is retried.
         FileMissingError: No such file (yet); the job is retried.
         StoreError: The file cannot be read now; the job is retried.
         errors.JobCancelledError: The job was asked to stop.
@@ -88,15 +110,13 @@ def process_audio(job: Job[AudioJob]) -> dict[str, object]:
     payload = _payload(job.data)
     settings = AudioSettings.from_env()
     try:
-        report = _measure(job, payload, settings)
+        report, compared = _analyzed(job, payload, settings)
     except AudioError as error:
         if error.permanent:
             raise errors.Discard(str(error)) from error
         raise
-    metadata = report.pop("metadata")
-    assert isinstance(metadata, dict)
-    warnings = report.pop("warnings")
-    assert isinstance(warnings, list)
+    metadata = cast("dict[str, object]", report.pop("metadata"))
+    warnings = cast("list[object]", report.pop("warnings"))
     return {
         "status": "completed",
         "mode": payload.mode,
@@ -105,12 +125,13 @@ def process_audio(job: Job[AudioJob]) -> dict[str, object]:
         **_carried(payload),
         "processingTime": round((time.monotonic() - started) * 1000),
         **report,
+        "comparison": compared.values,
         "metadata": {
             **metadata,
             "fileName": payload.file_name or metadata["fileName"],
             "fileKey": payload.file_key,
         },
-        "warnings": [*warnings, *_unbuilt(payload)],
+        "warnings": [*warnings, *compared.warnings],
     }
 
 
@@ -130,36 +151,91 @@ def _payload(data: object) -> AudioJob:
         ) from None
 
 
-def _measure(job: Job[AudioJob], payload: AudioJob, settings: AudioSettings) -> dict[str, object]:
+def _analyzed(
+    job: Job[AudioJob], payload: AudioJob, settings: AudioSettings
+) -> tuple[dict[str, object], Compared]:
+    """The measurement in its JSON form, and what it was compared with."""
+    if payload.mode == "comparison":
+        assert payload.reference_file_key is not None
+        report, reference = _measured(job, payload, settings, payload.reference_file_key)
+        compared = comparison.with_reference(report, reference)
+        return report, Compared(compared.values, [*_of_reference(reference), *compared.warnings])
+    # Before the file is read: what can be known to fail should fail at once.
+    if payload.mode == "genre":
+        wanted = parse_targets(payload.genre_targets or {})
+        (report,) = _measured(job, payload, settings)
+        compared = comparison.with_targets(report, wanted)
+        if compared.values is None:
+            none = comparison.nothing("There are no genreTargets.")
+            return report, Compared(None, [*compared.warnings, *none.warnings])
+        return report, compared
+    if payload.reference_job_id is None:
+        (report,) = _measured(job, payload, settings)
+        return report, comparison.nothing("There is no referenceJobId: this is the reference.")
+    stored = _reference(job, payload.reference_job_id)
+    (report,) = _measured(job, payload, settings)
+    return report, comparison.with_reference(report, stored)
+
+
+def _reference(job: Job[AudioJob], reference_id: str) -> Mapping[str, object]:
+    """The stored result; a young job waits for it without using its attempts."""
+    try:
+        return stored_result(job, reference_id)
+    except ReferencePendingError as error:
+        if time.time() - job.timestamp / 1000 < _REFERENCE_PATIENCE:
+            job.log(str(error))
+            raise errors.Snooze(_REFERENCE_LOOK) from error
+        raise
+
+
+def _measured(
+    job: Job[AudioJob], payload: AudioJob, settings: AudioSettings, *others: str
+) -> list[dict[str, object]]:
+    """The reports of the job's file and of other files, in their JSON form."""
     from bullpy.audio.analysis import analyze  # numpy and libsndfile load with the first job
 
-    with LocalStore(settings.require_root()).fetch(payload.file_key) as path:
-        report = analyze(
-            path,
-            settings=settings,
-            on_progress=_throttled(job.update_progress),
-            should_stop=job.should_stop,
-        )
-    metadata = report.metadata
-    job.log(
-        f"Measured {metadata.duration:.1f} s of {metadata.format}, "
-        f"{metadata.sample_rate} Hz, {metadata.channels} channels."
-    )
-    return report.to_wire()
+    store = LocalStore(settings.require_root())
+    reports: list[dict[str, object]] = []
+    with ExitStack() as stack:
+        paths = [stack.enter_context(store.fetch(key)) for key in (payload.file_key, *others)]
+        progress = Progress(lambda percent: _tell(job, percent), [_size(path) for path in paths])
+        for index, path in enumerate(paths):
+            report = analyze(
+                path,
+                settings=settings,
+                on_progress=progress.of_file(index),
+                should_stop=job.should_stop,
+                series=payload.series and index == 0,
+            )
+            metadata = report.metadata
+            job.log(
+                f"Measured {metadata.duration:.1f} s of {metadata.format}, "
+                f"{metadata.sample_rate} Hz, {metadata.channels} channels."
+            )
+            reports.append(report.to_wire())
+        progress.finish()
+    return reports
 
 
-def _throttled(update: Callable[[int], object]) -> Callable[[float], None]:
-    """Progress in percent, told only when it moved by a step."""
-    told = 0
+def _tell(job: Job[AudioJob], percent: int) -> None:
+    try:
+        job.update_progress(percent)
+    except errors.RedisError as error:
+        # The measurement needs no Redis; its result waits for it.
+        _log.debug("progress of job %s was not stored: %s", job.id, error)
 
-    def on_progress(share: float) -> None:
-        nonlocal told
-        percent = int(share * 100) // _PROGRESS_STEP * _PROGRESS_STEP
-        if percent > told:
-            told = percent
-            update(percent)
 
-    return on_progress
+def _size(path: Path) -> int:
+    try:
+        return path.stat().st_size
+    except OSError:
+        return 0  # reading it says what is wrong
+
+
+def _of_reference(reference: Mapping[str, object]) -> list[dict[str, str]]:
+    """The warnings of the second file, marked as such."""
+    found = cast("list[dict[str, str]]", reference["warnings"])
+    return [{**warning, "message": f"Reference: {warning['message']}"} for warning in found]
 
 
 def _carried(payload: AudioJob) -> dict[str, object]:
@@ -176,10 +252,3 @@ def _carried(payload: AudioJob) -> dict[str, object]:
     if "plan_context" in sent:
         carried["planContext"] = payload.plan_context
     return carried
-
-
-def _unbuilt(payload: AudioJob) -> list[dict[str, str]]:
-    if payload.mode == "genre" and payload.genre_targets is None:
-        return []
-    text = f"Mode {payload.mode!r}: the file was measured; comparing is not built yet."
-    return [{"code": "comparison-not-built", "message": text}]

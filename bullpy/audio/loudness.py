@@ -1,8 +1,8 @@
 """Programme loudness: ITU-R BS.1770-5 with EBU Tech 3341 and 3342 (2023).
 
-One energy per 10 ms is kept (0.3 MB per hour), everything else follows from these at the
-end. Momentary and short-term maxima are then exact on a 10 ms grid; meters that look every
-100 ms fail EBU Tech 3341 cases 13 and 14.
+Everything follows from the K-weighted energy of 10 ms cells (0.3 MB per hour). Momentary and
+short-term maxima are then exact on a 10 ms grid; meters that look every 100 ms fail EBU Tech
+3341 cases 13 and 14.
 """
 
 from __future__ import annotations
@@ -12,23 +12,22 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bullpy.audio.kweighting import KWeighting
+from bullpy.audio.raw import RawMeasurement
+from bullpy.audio.windows import HOP, SILENCE, window_means
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-TICKS = 100
-"""Energies per second."""
 MOMENTARY = 40
-"""Ticks of a momentary window (400 ms)."""
+"""Cells of a momentary window (400 ms)."""
 SHORT_TERM = 300
-"""Ticks of a short-term window (3 s)."""
-SILENCE = -160.0
-"""dB below which a level counts as silence: less than the last bit of 24-bit audio."""
+"""Cells of a short-term window (3 s)."""
+ABSOLUTE_GATE = -70.0
+"""LUFS; BS.1770-5 Annex 1: quieter blocks are no part of the programme."""
 
-_HOP = 10  # ticks between gating blocks: 75 % overlap of 400 ms, 10 Hz for LRA
+_RELATIVE_GATE = -10.0  # LU, BS.1770-5 Annex 1
+_RANGE_GATE = -20.0  # LU, Tech 3342
 _OFFSET = -0.691  # BS.1770-5 Annex 1: makes a 997 Hz full-scale sine in one channel -3.01
-_ABSOLUTE_GATE = -70.0
 
 _SIDE = 1.41  # BS.1770-5 Annex 1 Table 4: 60 to 120 degrees off the centre
 _WEIGHTS: dict[int, tuple[float, ...]] = {
@@ -60,70 +59,70 @@ class Loudness:
     lra: float | None
 
 
-class LoudnessMeter:
-    """Measures blocks of one programme.
+class LoudnessCurve:
+    """Loudness over time, from which the values of the whole programme follow.
+
+    Channels are weighted by position (BS.1770-5 Annex 1 Table 3), in the order of WAV files;
+    a low-frequency channel is left out.
 
     Args:
-        rate: Sample rate, Hz.
-        channels: 1 to 8, in the order of WAV files; a low-frequency channel is left out.
+        raw: The measurement.
     """
 
-    def __init__(self, rate: int, channels: int) -> None:
-        self._rate = rate
-        self._filter = KWeighting(rate, channels)
-        self._weights = np.array(_WEIGHTS[channels])
-        self._powers = np.zeros(0)
-        self._frames = 0
-        self._energies: list[NDArray[np.float64]] = []
-        self._ticks = 0
-
-    def push(self, samples: NDArray[np.float64]) -> None:
-        """Add a block of shape (channels, frames); see `KWeighting.process` for its length."""
-        filtered = self._filter.process(samples)
-        powers = np.concatenate([self._powers, self._weights @ np.square(filtered)])
-        self._frames += samples.shape[1]
-        ends = self._tick_ends(self._ticks, self._frames * TICKS // self._rate)
-        ends -= self._frames - len(powers)
-        if len(ends) > 1:
-            self._energies.append(np.add.reduceat(powers[: ends[-1]], ends[:-1]))
-            self._ticks += len(ends) - 1
-        self._powers = powers[ends[-1] :]
+    def __init__(self, raw: RawMeasurement) -> None:
+        self._energy = np.array(_WEIGHTS[raw.channels]) @ raw.cells.energy
+        self._ends = raw.cell_ends()
 
     def momentary(self, hop: int = 1) -> NDArray[np.float64]:
-        """Loudness of every 400 ms window, one each `hop` ticks of 10 ms, LUFS."""
-        return _loudness(self._windows(MOMENTARY, hop))
+        """Loudness of every 400 ms window, one each `hop` cells, LUFS (Tech 3341 section 2.2)."""
+        return _loudness(self._means(MOMENTARY, hop))
 
     def short_term(self, hop: int = 1) -> NDArray[np.float64]:
-        """Loudness of every 3 s window, one each `hop` ticks of 10 ms, LUFS."""
-        return _loudness(self._windows(SHORT_TERM, hop))
+        """Loudness of every 3 s window, one each `hop` cells, LUFS (Tech 3341 section 2.2)."""
+        return _loudness(self._means(SHORT_TERM, hop))
 
-    def result(self) -> Loudness:
-        """The values of what was pushed so far."""
+    def whole(self) -> Loudness:
+        """The values of the whole programme."""
         return Loudness(
-            integrated=_integrated(self._windows(MOMENTARY, _HOP)),
+            integrated=_integrated(self._means(MOMENTARY, HOP)),
             short_term=_loudest(self.short_term()),
             momentary=_loudest(self.momentary()),
-            lra=_range(self._windows(SHORT_TERM, _HOP)),
+            lra=loudness_range(self._means(SHORT_TERM, HOP)),
         )
 
-    def _tick_ends(self, first: int, last: int) -> NDArray[np.int64]:
-        """Frame numbers where ticks end, to the nearest frame: 10 ms may be half a frame off."""
-        return (np.arange(first, last + 1) * self._rate + TICKS // 2) // TICKS
+    def _means(self, length: int, hop: int) -> NDArray[np.float64]:
+        return window_means(self._energy, self._ends, length, hop)
 
-    def _windows(self, length: int, hop: int) -> NDArray[np.float64]:
-        """Mean weighted power of every full window of `length` ticks."""
-        if self._ticks < length:
-            return np.zeros(0)
-        total = np.concatenate([[0.0], np.cumsum(np.concatenate(self._energies))])
-        ends = self._tick_ends(0, self._ticks)
-        start = np.arange(0, self._ticks - length + 1, hop)
-        power = total[start + length] - total[start]
-        # Differences of a running sum: rounding may leave less than nothing in silence.
-        power = np.where(power > total[start + length] * 1e-15, power, 0.0)
-        return power / (ends[start + length] - ends[start])
+
+def loudness_range(power: NDArray[np.float64]) -> float | None:
+    """EBU Tech 3342 (2023): spread between the 10th and the 95th percentile, nearest rank.
+
+    Tech 3342 lets file-based meters append 1.5 s of silence; this one does not (the
+    difference is below 0.01 LU).
+
+    Args:
+        power: Mean weighted power of 3 s windows, ten a second or more.
+
+    Returns:
+        LU; None when no window reaches -70 LUFS.
+    """
+    loud = power[_loudness(power) >= ABSOLUTE_GATE]
+    if not len(loud):
+        return None
+    gate = _loudness(np.mean(loud, keepdims=True)) + _RANGE_GATE
+    levels = np.sort(_loudness(loud))
+    levels = levels[levels >= gate]
+    low, high = (_nearest_rank(len(levels), percent) for percent in (10, 95))
+    return float(levels[high] - levels[low])
+
+
+def _nearest_rank(count: int, percent: int) -> int:
+    """Tech 3342 section 3.2: round((n - 1) * p / 100 + 1), halves upwards; counted from 0."""
+    return ((count - 1) * percent + 50) // 100
 
 
 def _loudness(power: NDArray[np.float64]) -> NDArray[np.float64]:
+    """BS.1770-5 Annex 1 equation 2."""
     return _OFFSET + 10 * np.log10(np.maximum(power, 1e-30))
 
 
@@ -134,24 +133,8 @@ def _loudest(loudness: NDArray[np.float64]) -> float | None:
 
 def _integrated(power: NDArray[np.float64]) -> float | None:
     """BS.1770-5 Annex 1, equations 4 to 7: both gates are strict."""
-    loud = power[_loudness(power) > _ABSOLUTE_GATE]
+    loud = power[_loudness(power) > ABSOLUTE_GATE]
     if not len(loud):
         return None
-    gate = _loudness(np.mean(loud, keepdims=True)) - 10
+    gate = _loudness(np.mean(loud, keepdims=True)) + _RELATIVE_GATE
     return float(_loudness(np.mean(loud[_loudness(loud) > gate], keepdims=True))[0])
-
-
-def _range(power: NDArray[np.float64]) -> float | None:
-    """EBU Tech 3342: spread between the 10th and the 95th percentile, nearest rank.
-
-    Tech 3342 lets file-based meters append 1.5 s of silence; this one does not (the
-    difference is below 0.01 LU).
-    """
-    loud = power[_loudness(power) >= _ABSOLUTE_GATE]
-    if not len(loud):
-        return None
-    gate = _loudness(np.mean(loud, keepdims=True)) - 20
-    levels = np.sort(_loudness(loud))
-    levels = levels[levels >= gate]
-    low, high = (round((len(levels) - 1) * share) for share in (0.10, 0.95))
-    return float(levels[high] - levels[low])

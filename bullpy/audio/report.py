@@ -10,11 +10,14 @@ import dataclasses
 from dataclasses import dataclass
 from typing import cast
 
+from bullpy.audio.dynamics import Dynamics
+from bullpy.audio.image import Stereo
 from bullpy.audio.levels import Clipping
 from bullpy.audio.loudness import Loudness
+from bullpy.audio.series import Series
 
 ENGINE = "bullpy-audio"
-ENGINE_VERSION = "0.1.0"
+ENGINE_VERSION = "0.2.0"
 """Changes whenever a value of an unchanged file may change."""
 
 _DECIMALS = 6
@@ -22,7 +25,7 @@ _DECIMALS = 6
 
 @dataclass(frozen=True, slots=True)
 class TruePeak:
-    """Peak levels; see `bullpy.audio.truepeak`.
+    """Peak levels; see `bullpy.audio.passes.truepeak`.
 
     Attributes:
         max_dbtp: Highest true peak of all channels, dBTP. Above 0 for an over.
@@ -41,41 +44,6 @@ class TruePeak:
     sample_peak_left: float | None
     sample_peak_right: float | None
     clipping: Clipping
-
-
-@dataclass(frozen=True, slots=True)
-class Stereo:
-    """The stereo image of a file with two channels; all None for any other count.
-
-    Attributes:
-        correlation: sum(LR) / sqrt(sum(LL) sum(RR)), -1 to 1.
-        width: Side over mid plus side, energies, 0 (mono) to 1 (antiphase).
-        balance: (R - L) / (R + L) of the RMS values, -1 (left) to 1 (right).
-        mono_compatibility: Power of (L+R)/2 over the mean power of L and R, dB: 0 for mono,
-            -3.01 for uncorrelated channels.
-        has_phase_issues: Whether the correlation is below 0: a mono sum loses more than
-            uncorrelated channels would.
-    """
-
-    correlation: float | None
-    width: float | None
-    balance: float | None
-    mono_compatibility: float | None
-    has_phase_issues: bool | None
-
-
-@dataclass(frozen=True, slots=True)
-class Dynamics:
-    """Ratios of peaks to levels.
-
-    Attributes:
-        crest: Sample peak over RMS of the whole file, the larger of the channels' values,
-            dB; a sine has 3.01.
-        plr: True peak minus integrated loudness, LU (EBU Tech 3343).
-    """
-
-    crest: float | None
-    plr: float | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -189,7 +157,21 @@ class AudioWarning:
 
 @dataclass(frozen=True, slots=True)
 class AudioReport:
-    """What was measured of one file."""
+    """What was measured of one file.
+
+    Attributes:
+        loudness: See `bullpy.audio.loudness`.
+        true_peak: Peak levels and clipping.
+        stereo: See `bullpy.audio.image`.
+        dynamics: See `bullpy.audio.dynamics`.
+        rms: RMS levels.
+        dc_offset: Mean sample values.
+        spectral: See `bullpy.audio.spectrum`.
+        spectral_bands: Shares of seven bands.
+        metadata: The file and who measured it.
+        warnings: What a reader should know; the reason of each None.
+        series: Curves for plots, when they were asked for.
+    """
 
     loudness: Loudness
     true_peak: TruePeak
@@ -201,6 +183,7 @@ class AudioReport:
     spectral_bands: SpectralBands
     metadata: Metadata
     warnings: tuple[AudioWarning, ...]
+    series: Series | None = None
 
     def to_wire(self) -> dict[str, object]:
         """The report as plain JSON types with camelCase names, numbers to 6 decimals."""
@@ -215,6 +198,8 @@ class AudioReport:
         loudness["unit"] = "LUFS"
         if self.metadata.bit_depth is None:
             del metadata["bitDepth"]
+        if self.series is None:
+            del wire["series"]
         return wire
 
 
@@ -222,7 +207,7 @@ def null_fields(report: AudioReport) -> list[str]:
     """Dotted camelCase names of the measured fields that are None."""
     found: list[str] = []
     for field in dataclasses.fields(report):
-        if field.name not in ("metadata", "warnings"):
+        if field.name not in ("metadata", "warnings", "series"):
             _collect_nulls(_camel(field.name), getattr(report, field.name), found)
     return found
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import math
 import os
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TypeVar
 
@@ -22,6 +22,8 @@ class AudioSettings:
         root: Folder that a job's fileKey is resolved below (`BULLPY_AUDIO_ROOT`).
         max_bytes: Largest accepted file, bytes (`BULLPY_AUDIO_MAX_BYTES`).
         max_duration: Longest accepted audio, seconds (`BULLPY_AUDIO_MAX_DURATION`).
+        threads: Threads that measure one file, the caller's included (`BULLPY_AUDIO_THREADS`);
+            2 where the process may use more than one core.
         max_channels: Most accepted channels.
         min_rate: Lowest accepted sample rate, Hz.
         max_rate: Highest accepted sample rate, Hz.
@@ -32,6 +34,7 @@ class AudioSettings:
     root: Path | None = None
     max_bytes: int = 2 * 1024**3
     max_duration: float = 4 * 3600.0
+    threads: int = field(default_factory=lambda: min(2, _cores()))
     max_channels: int = 8
     min_rate: int = 8_000
     max_rate: int = 384_000
@@ -53,6 +56,7 @@ class AudioSettings:
             root=Path(root) if root else None,
             max_bytes=_positive(env, "BULLPY_AUDIO_MAX_BYTES", int, cls().max_bytes),
             max_duration=_positive(env, "BULLPY_AUDIO_MAX_DURATION", float, cls().max_duration),
+            threads=_positive(env, "BULLPY_AUDIO_THREADS", int, cls().threads),
         )
 
     def require_root(self) -> Path:
@@ -68,6 +72,13 @@ class AudioSettings:
                 fix="Set BULLPY_AUDIO_ROOT to the folder that every fileKey is relative to.",
             )
         return self.root
+
+
+def _cores() -> int:
+    """The cores that this process may use."""
+    if hasattr(os, "sched_getaffinity"):
+        return len(os.sched_getaffinity(0))
+    return os.cpu_count() or 1
 
 
 def _positive(

@@ -3,20 +3,35 @@
 from __future__ import annotations
 
 import dataclasses
-import math
 from collections.abc import Sequence
 from dataclasses import dataclass
 
 from bullpy.audio import report
 from bullpy.audio.decode import AudioFile
-from bullpy.audio.levels import Levels
-from bullpy.audio.loudness import SILENCE, Loudness
+from bullpy.audio.dynamics import Dynamics, dynamics_of
+from bullpy.audio.image import Stereo, stereo_of
+from bullpy.audio.levels import Levels, levels_of
+from bullpy.audio.loudness import Loudness, LoudnessCurve
+from bullpy.audio.raw import BANDS, RawMeasurement
 from bullpy.audio.report import AudioReport, AudioWarning
-from bullpy.audio.spectrum import BANDS, Spectrum
+from bullpy.audio.series import Series
+from bullpy.audio.spectrum import Spectrum, spectrum_of
+from bullpy.audio.windows import SILENCE, decibels, power_decibels, power_of
 
 _LOW_RATE = 22_050  # Hz; below, the K-weighting curve is off by more than 0.1 dB
-_MOMENTARY_SECONDS = 0.4
-_SHORT_TERM_SECONDS = 3.0
+_NEEDED_SECONDS = {
+    "loudness.integrated": 0.4,
+    "loudness.momentary": 0.4,
+    "dynamics.plr": 0.4,
+    "loudness.shortTerm": 3.0,
+    "loudness.lra": 3.0,
+    "dynamics.psr": 3.0,
+    "dynamics.range": 6.02,  # 44.1 kHz has blocks of 3.004 s
+    "dynamics.rangeInt": 6.02,
+    "dynamics.peakRms": 0.3,
+    "dynamics.avgRms": 0.3,
+}
+"""Shortest file for which a field is defined."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -27,22 +42,43 @@ class Measurement:
         loudness: See `Loudness`.
         peaks: True peak per channel, linear.
         levels: See `Levels`.
+        stereo: See `Stereo`.
+        dynamics: See `Dynamics`.
         spectrum: See `Spectrum`.
     """
 
     loudness: Loudness
     peaks: tuple[float, ...]
     levels: Levels
+    stereo: Stereo
+    dynamics: Dynamics
     spectrum: Spectrum
 
+    @classmethod
+    def of(cls, raw: RawMeasurement) -> Measurement:
+        """The values that follow from a measurement."""
+        curve = LoudnessCurve(raw)
+        loudness = curve.whole()
+        return cls(
+            loudness=loudness,
+            peaks=tuple(raw.true_peaks.max(axis=1).tolist()),
+            levels=levels_of(raw),
+            stereo=stereo_of(raw),
+            dynamics=dynamics_of(raw, curve, loudness.integrated),
+            spectrum=spectrum_of(raw),
+        )
 
-def summarize(name: str, audio: AudioFile, found: Measurement) -> AudioReport:
+
+def summarize(
+    name: str, audio: AudioFile, found: Measurement, series: Series | None = None
+) -> AudioReport:
     """The report of a file that was read to its end.
 
     Args:
         name: The file's name.
         audio: The file.
         found: What the meters found in it.
+        series: Its curves, when they were asked for.
     """
     info, levels, spectrum = audio.format, found.levels, found.spectrum
     metadata = report.Metadata(
@@ -59,8 +95,8 @@ def summarize(name: str, audio: AudioFile, found: Measurement) -> AudioReport:
     plain = AudioReport(
         loudness=found.loudness,
         true_peak=_true_peak(found),
-        stereo=_stereo(levels),
-        dynamics=_dynamics(found),
+        stereo=found.stereo,
+        dynamics=found.dynamics,
         rms=_rms(levels),
         dc_offset=report.DcOffset(levels.means[0], _second(levels.means)),
         spectral=report.Spectral(
@@ -69,6 +105,7 @@ def summarize(name: str, audio: AudioFile, found: Measurement) -> AudioReport:
         spectral_bands=_bands(spectrum),
         metadata=metadata,
         warnings=(),
+        series=series,
     )
     reasons = _null_reasons(plain)
     return dataclasses.replace(plain, warnings=(*_file_warnings(audio, levels), *reasons))
@@ -77,61 +114,32 @@ def summarize(name: str, audio: AudioFile, found: Measurement) -> AudioReport:
 def _true_peak(found: Measurement) -> report.TruePeak:
     peaks, samples = found.peaks, found.levels.peaks
     return report.TruePeak(
-        max_dbtp=_decibels(max(peaks)),
+        max_dbtp=decibels(max(peaks)),
         max_linear=max(peaks),
-        left_dbtp=_decibels(peaks[0]),
-        right_dbtp=_decibels(_second(peaks)),
-        sample_peak_left=_decibels(samples[0]),
-        sample_peak_right=_decibels(_second(samples)),
+        left_dbtp=decibels(peaks[0]),
+        right_dbtp=decibels(_second(peaks)),
+        sample_peak_left=decibels(samples[0]),
+        sample_peak_right=decibels(_second(samples)),
         clipping=found.levels.clipping,
     )
 
 
-def _stereo(levels: Levels) -> report.Stereo:
-    mid_side = levels.mid_side()
-    if len(levels.powers) != 2 or mid_side is None:
-        return report.Stereo(None, None, None, None, None)
-    mid, side = mid_side
-    left, right = (math.sqrt(power) for power in levels.powers)
-    correlation = levels.correlation() if min(left, right) > _linear(SILENCE) else None
-    if max(left, right) <= _linear(SILENCE):
-        return report.Stereo(correlation, None, None, None, None)
-    # Mid plus side is half of left plus right: the mean power that the mono sum is held to.
-    return report.Stereo(
-        correlation=correlation,
-        width=side / (mid + side),
-        balance=(right - left) / (right + left),
-        mono_compatibility=_decibels(math.sqrt(mid / (mid + side))),
-        has_phase_issues=correlation is not None and correlation < 0,
-    )
-
-
-def _dynamics(found: Measurement) -> report.Dynamics:
-    ratios = [
-        peak / math.sqrt(power)
-        for peak, power in zip(found.levels.peaks, found.levels.powers, strict=True)
-        if _decibels(peak) is not None and power > 0
-    ]
-    top, integrated = _decibels(max(found.peaks)), found.loudness.integrated
-    return report.Dynamics(
-        crest=_decibels(max(ratios)) if ratios else None,
-        plr=None if top is None or integrated is None else top - integrated,
-    )
-
-
 def _rms(levels: Levels) -> report.Rms:
-    values = [math.sqrt(power) for power in levels.powers]
-    mean = math.sqrt(sum(levels.powers) / len(levels.powers))
-    return report.Rms(_decibels(values[0]), _decibels(_second(values)), _decibels(mean))
+    powers = levels.powers
+    return report.Rms(
+        left=power_decibels(powers[0]),
+        right=power_decibels(_second(powers)),
+        average=power_decibels(sum(powers) / len(powers)),
+    )
 
 
 def _bands(spectrum: Spectrum) -> report.SpectralBands:
     powers = spectrum.bands or (0.0,) * len(BANDS)
     total = sum(powers)
-    audible = _decibels(math.sqrt(total)) is not None
+    audible = total > power_of(SILENCE)
     bands = {
         name: report.Band(
-            energy_db=_decibels(math.sqrt(power / total)) if audible else None,
+            energy_db=power_decibels(power / total) if audible else None,
             percentage=100 * power / total if audible else None,
             range=f"{low:g}-{high:g} Hz",
         )
@@ -184,13 +192,10 @@ def _reason(field: str, plain: AudioReport) -> tuple[str, str]:
         return "not-stereo", f"There are {channels} channels."
     if plain.true_peak.max_dbtp is None:
         return "silence", "The file is silent."
-    if field in ("loudness.shortTerm", "loudness.lra") and seconds < _SHORT_TERM_SECONDS:
-        return "too-short", f"Needs {_SHORT_TERM_SECONDS:g} s of audio."
-    if field in ("loudness.integrated", "loudness.momentary", "dynamics.plr") and (
-        seconds < _MOMENTARY_SECONDS
-    ):
-        return "too-short", f"Needs {_MOMENTARY_SECONDS:g} s of audio."
-    if field.startswith(("loudness.", "dynamics.plr")):
+    needed = _NEEDED_SECONDS.get(field)
+    if needed is not None and seconds < needed:
+        return "too-short", f"Needs {needed:g} s of audio."
+    if field.startswith("loudness.") or field in ("dynamics.plr", "dynamics.psr"):
         return "below-gate", "No part is louder than -70 LUFS."
     if field.startswith("spectralBands."):
         return "no-energy", "The band is empty, or the file is too short for a spectrum."
@@ -198,18 +203,9 @@ def _reason(field: str, plain: AudioReport) -> tuple[str, str]:
         return "no-energy", "No two spectrum frames in a row are louder than -60 dBFS."
     if field == "stereo.monoCompatibility":
         return "antiphase", "The mono sum is silent."
+    if field.startswith("dynamics.range"):
+        return "silence", "Less than two blocks of 3 s hold sound."
     return "silence", "A channel is silent."
-
-
-def _decibels(amplitude: float | None) -> float | None:
-    """20 log10; None for None and for silence."""
-    if amplitude is None or amplitude <= _linear(SILENCE):
-        return None
-    return 20 * math.log10(amplitude)
-
-
-def _linear(decibels: float) -> float:
-    return 10 ** (decibels / 20)
 
 
 def _second(values: Sequence[float]) -> float | None:

@@ -26,8 +26,21 @@ def version(
             found[name] = installed(name)
         except PackageNotFoundError:
             found[name] = None
+    found["audio engine"] = _audio_engine()
     if as_json:
         typer.echo(json.dumps(found))
         return
     for name, number in found.items():
-        typer.echo(f"{name:10} {number or 'not installed'}")
+        typer.echo(f"{name:12} {number or 'not installed'}")
+
+
+def _audio_engine() -> str:
+    """Which arithmetic audio analysis uses here, and why when it is not the kernel."""
+    from bullpy import errors
+    from bullpy.audio import engines
+
+    try:
+        name, more = engines.chosen()
+    except errors.ConfigurationError as error:
+        return f"none: {error}"
+    return f"{name} ({more})"

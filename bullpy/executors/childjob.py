@@ -9,6 +9,7 @@ from typing import Any, TypeVar
 
 from bullpy import errors, steps
 from bullpy.jobfields import JobFields
+from bullpy.types import JobSnapshot, JobState
 
 T = TypeVar("T")
 
@@ -76,6 +77,18 @@ class ChildJob(JobFields[T]):
     def getChildrenValues(self) -> Any:
         """Upstream's name for `get_children_values`."""
         return self.get_children_values()
+
+    def find_jobs(self, value: str, field: str | None = None) -> Any:
+        """Look for other jobs of the queue; see `bullpy.Job.find_jobs`.
+
+        Raises:
+            errors.RedisError: Redis could not be asked.
+        """
+        found = [
+            JobSnapshot(**{**wire, "state": JobState.of(wire["state"])})
+            for wire in self._call("find_jobs", (value, field))
+        ]
+        return _Done(found) if _on_loop() else found
 
     def once(self, step: str, function: Callable[[], Any]) -> Any:
         """Do a step of the job, unless an earlier run has done it; see `bullpy.Job.once`.

@@ -25,7 +25,10 @@ from bullpy.processors import Processor
 from bullpy.settings import WorkerSettings
 
 CALLS = frozenset(
-    ["update_progress", "log", "update_data", "get_children_values", "step_result", "store_step"]
+    [
+        *("update_progress", "log", "update_data", "get_children_values"),
+        *("find_jobs", "step_result", "store_step"),
+    ]
 )
 """What a job in a child may ask for."""
 

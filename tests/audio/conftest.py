@@ -9,6 +9,9 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
+from bullpy import errors
+from bullpy.audio import engines
+
 RATE = 48_000
 
 
@@ -27,3 +30,13 @@ def good(tmp_path_factory: pytest.TempPathFactory, tone: NDArray[np.float32]) ->
     for name in ("ok.wav", "ok.flac", "ok.mp3"):
         soundfile.write(folder / name, tone, RATE)
     return folder
+
+
+@pytest.fixture(params=["c", "numpy"])
+def each_engine(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Run a test with the compiled passes and with those in numpy."""
+    monkeypatch.setenv("BULLPY_AUDIO_KERNEL", request.param)
+    try:
+        engines.chosen()
+    except errors.ConfigurationError as error:
+        pytest.skip(str(error))

@@ -7,7 +7,9 @@ from collections.abc import Sequence
 import numpy as np
 from numpy.typing import NDArray
 
-from bullpy.audio.analysis import Analyzer
+from bullpy.audio import measuring, pipeline
+from bullpy.audio.measuring import Engine, Measurer
+from bullpy.audio.raw import RawMeasurement
 from bullpy.audio.summary import Measurement
 
 Samples = NDArray[np.float64]
@@ -62,14 +64,23 @@ def peak_burst(rate: int, offset: int) -> Samples:
     return np.convolve(faded(signal, frames), low_pass, "same")[offset::4]
 
 
-def analyzer_of(signal: Samples, rate: int = 48_000, block: int = 65_536) -> Analyzer:
-    """An analyzer that was given a signal of shape (frames, channels)."""
-    analyzer = Analyzer(rate, signal.shape[1])
-    for start in range(0, len(signal), block):
-        analyzer.push(signal[start : start + block].astype(np.float32))
-    return analyzer
+def raw_of(
+    signal: Samples,
+    rate: int = 48_000,
+    block: int = 65_536,
+    engine: Engine | None = None,
+    threads: int = 1,
+) -> RawMeasurement:
+    """What the passes leave of a signal of shape (frames, channels)."""
+    measurer = Measurer(rate, signal.shape[1], engine or measuring.engine())
+    blocks = (
+        signal[start : start + block].astype(np.float32) for start in range(0, len(signal), block)
+    )
+    chunks = measurer.chunks(blocks)
+    pipeline.run(chunks, measurer.steps, threads=threads, on_turn=lambda: None)
+    return measurer.finish()
 
 
 def measure(signal: Samples, rate: int = 48_000, block: int = 65_536) -> Measurement:
-    """What the meters find in a signal of shape (frames, channels)."""
-    return analyzer_of(signal, rate, block).finish()
+    """What is found in a signal of shape (frames, channels)."""
+    return Measurement.of(raw_of(signal, rate, block))

@@ -8,8 +8,10 @@ import numpy as np
 import pytest
 from audio.signals import measure, sine, stereo
 
-from bullpy.audio.levels import LevelMeter
-from bullpy.audio.spectrum import BANDS, SpectrumMeter, frame_size
+from bullpy.audio.chunks import CHUNK_FRAMES
+from bullpy.audio.raw import BANDS
+
+pytestmark = pytest.mark.usefixtures("each_engine")
 
 
 def test_sine_has_rms_3_01_below_its_peak() -> None:
@@ -21,17 +23,17 @@ def test_sine_has_rms_3_01_below_its_peak() -> None:
 @pytest.mark.parametrize(("right", "expected"), [(1.0, 1.0), (-1.0, -1.0), (0.25, 1.0)])
 def test_correlation_tells_polarity_not_level(right: float, expected: float) -> None:
     left = sine(-6, 2)
-    levels = measure(np.stack([left, right * left], axis=1)).levels
-    assert levels.correlation() == pytest.approx(expected, abs=1e-9)
+    found = measure(np.stack([left, right * left], axis=1)).stereo
+    assert found.correlation == pytest.approx(expected, abs=1e-9)
 
 
 def test_uncorrelated_noise_has_no_correlation_and_equal_mid_and_side() -> None:
     noise = 0.1 * np.random.default_rng(0).standard_normal((480_000, 2))
-    levels = measure(noise).levels
-    assert levels.correlation() == pytest.approx(0, abs=0.01)
-    middle_side = levels.mid_side()
-    assert middle_side is not None
-    assert middle_side[0] / middle_side[1] == pytest.approx(1, abs=0.02)
+    found = measure(noise).stereo
+    assert found.correlation == pytest.approx(0, abs=0.01)
+    assert found.width == pytest.approx(0.5, abs=0.01)
+    assert found.mono_compatibility == pytest.approx(-3.01, abs=0.1)
+    assert found.has_phase_issues is False
 
 
 def test_dc_offset_is_the_mean() -> None:
@@ -39,25 +41,19 @@ def test_dc_offset_is_the_mean() -> None:
     assert levels.means == pytest.approx([0.25, -0.125])
 
 
-@pytest.mark.parametrize("split", [1, 11, 12, 13, 14, 15, 16, 30])
-def test_clipped_runs_are_counted_once_across_blocks(split: int) -> None:
-    samples = np.zeros((1, 40))
-    samples[0, 10:15] = 1.0
-    samples[0, 20:22] = -1.0
-    samples[0, 30:33] = -1.0
-    meter = LevelMeter(1)
-    meter.push(samples[:, :split])
-    meter.push(samples[:, split:])
-    clipping = meter.result().clipping
+@pytest.mark.parametrize("shift", range(-6, 4))
+def test_clipped_runs_are_counted_once_across_chunks(shift: int) -> None:
+    samples = np.zeros((CHUNK_FRAMES + 100, 1))
+    samples[CHUNK_FRAMES + shift :][:5] = 1.0
+    samples[20:22] = -1.0
+    samples[30:33] = -1.0
+    clipping = measure(samples).levels.clipping
     assert (clipping.samples, clipping.runs) == (10, 2)
-    assert clipping.percentage == pytest.approx(25)
+    assert clipping.percentage == pytest.approx(1000 / len(samples))
 
 
-def test_a_run_through_three_blocks_is_one() -> None:
-    meter = LevelMeter(1)
-    for _ in range(3):
-        meter.push(np.ones((1, 4)))
-    assert meter.result().clipping.runs == 1
+def test_a_run_through_three_chunks_is_one() -> None:
+    assert measure(np.ones((2 * CHUNK_FRAMES + 4, 1))).levels.clipping.runs == 1
 
 
 @pytest.mark.parametrize("rate", [22_050, 44_100, 48_000, 96_000, 192_000])
@@ -97,11 +93,9 @@ def test_frames_quieter_than_60_db_are_left_out_of_medians() -> None:
 
 
 def test_flux_of_a_steady_tone_is_nothing_and_of_noise_is_something() -> None:
-    meter = SpectrumMeter(48_000, 1)
-    meter.push(sine(-6, 2, hertz=48_000 / 4096 * 64)[None].astype(np.float32))
-    assert meter.result().flux == pytest.approx(0, abs=1e-4)
-
-
-def test_frames_grow_with_the_rate() -> None:
-    sizes = {rate: frame_size(rate) for rate in (8_000, 44_100, 48_000, 88_200, 96_000, 192_000)}
-    assert list(sizes.values()) == [4096, 4096, 4096, 8192, 8192, 16_384]
+    found = measure(sine(-6, 2, hertz=48_000 / 4096 * 64)[:, None])
+    assert found.spectrum.flux == pytest.approx(0, abs=1e-4)
+    noise = 0.1 * np.random.default_rng(0).standard_normal((96_000, 1))
+    flux = measure(noise).spectrum.flux
+    assert flux is not None
+    assert flux > 0.01

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import signal
 import socket
 import threading
@@ -68,10 +69,11 @@ def test_help_names_the_commands_and_appears_within_half_a_second() -> None:
 
 
 def test_version_is_readable_and_json() -> None:
-    assert f"bullpy     {package.__version__}" in bullpy("version").stdout
+    assert f"bullpy       {package.__version__}" in bullpy("version").stdout
     found = json.loads(bullpy("version", "--json").stdout)
     assert found["bullpy"] == package.__version__
     assert found["bullmq"].startswith("3.4.")
+    assert re.match(r"c \((avx2|baseline)\)$|numpy \(no kernel: ", found["audio engine"])
 
 
 @pytest.mark.parametrize(

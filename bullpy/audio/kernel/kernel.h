@@ -1,0 +1,88 @@
+/* What the passes share: vectors, names and rounding.
+ *
+ * Every .c file but variant.c is compiled twice on x86-64: as it is ("baseline": SSE2), and
+ * with AVX2 and FMA ("avx2"). Elsewhere there is the baseline alone, which is NEON on aarch64.
+ * The vectors are those of GCC and Clang, as wide as one register of the variant: wider ones
+ * would be split by the compiler and spill.
+ */
+#ifndef BULLPY_KERNEL_H
+#define BULLPY_KERNEL_H
+
+#include <math.h>
+#include <stdint.h>
+#include <string.h>
+
+#define JOIN_(name, variant) bullpy_##name##_##variant
+#define JOIN(name, variant) JOIN_(name, variant)
+#define EXPORT(name) __attribute__((visibility("default"))) JOIN(name, VARIANT)
+
+#ifdef __AVX2__
+#define LANES 8
+#else
+#define LANES 4
+#endif
+
+typedef float vf __attribute__((vector_size(4 * LANES)));
+typedef int32_t vi __attribute__((vector_size(4 * LANES)));
+typedef float vf4 __attribute__((vector_size(16)));
+typedef double vd2 __attribute__((vector_size(16)));
+typedef double vd4 __attribute__((vector_size(32)));
+/* The same, at any address. */
+typedef float vf_at __attribute__((vector_size(4 * LANES), aligned(4), may_alias));
+typedef float vf4_at __attribute__((vector_size(16), aligned(4), may_alias));
+
+static inline vf load(const float *at) { return *(const vf_at *)at; }
+static inline void store(float *at, vf value) { *(vf_at *)at = value; }
+static inline vf4 load4(const float *at) { return *(const vf4_at *)at; }
+static inline vf absolute(vf value) { return (vf)((vi)value & 0x7fffffff); }
+static inline vf larger(vf a, vf b)
+{
+    vi first = a > b;
+    return (vf)(((vi)a & first) | ((vi)b & ~first));
+}
+static inline vf same(float value) { return value - (vf){0}; }
+
+static inline float largest(vf value)
+{
+    float found = value[0];
+    for (int lane = 1; lane < LANES; lane++)
+        found = value[lane] > found ? value[lane] : found;
+    return found;
+}
+
+/* GCC before 12 has its own name for the shuffle that Clang and it agree on since. */
+#if defined(__clang__) || __GNUC__ >= 12
+#define SHUFFLE(a, b, ...) __builtin_shufflevector(a, b, __VA_ARGS__)
+#else
+#define SHUFFLE(a, b, ...) __builtin_shuffle(a, b, (vi){__VA_ARGS__})
+#endif
+
+/* Numbers below the normal range count as 0 while a pass runs: after the end of a sound a
+ * recursive filter decays through them, and each operation on one costs a hundred others. */
+#if defined(__x86_64__) || defined(__i386__)
+#include <xmmintrin.h>
+typedef unsigned int rounding;
+static inline rounding flush_denormals(void)
+{
+    rounding before = _mm_getcsr();
+    _mm_setcsr(before | 0x8040); /* flush to zero, denormals are zero */
+    return before;
+}
+static inline void restore(rounding before) { _mm_setcsr(before); }
+#elif defined(__aarch64__)
+typedef uint64_t rounding;
+static inline rounding flush_denormals(void)
+{
+    rounding before;
+    __asm__ volatile("mrs %0, fpcr" : "=r"(before));
+    __asm__ volatile("msr fpcr, %0" : : "r"(before | (UINT64_C(1) << 24)));
+    return before;
+}
+static inline void restore(rounding before) { __asm__ volatile("msr fpcr, %0" : : "r"(before)); }
+#else
+typedef int rounding;
+static inline rounding flush_denormals(void) { return 0; }
+static inline void restore(rounding before) { (void)before; }
+#endif
+
+#endif

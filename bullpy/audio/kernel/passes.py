@@ -1,0 +1,149 @@
+"""The passes with their arithmetic done by the kernel."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from bullpy.audio import raw
+from bullpy.audio.kernel import library
+from bullpy.audio.kweighting import k_weighting_sections
+from bullpy.audio.passes.levels import LevelPass
+from bullpy.audio.passes.spectrum import FEATURES, FLOOR, ROLLOFF, SpectrumPass
+from bullpy.audio.passes.truepeak import PARABOLA, PHASES, TruePeakPass, bound, phase
+from bullpy.audio.passes.weighting import WeightingPass
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from bullpy.audio.chunks import Block
+    from bullpy.audio.passes.levels import Sums
+
+    Array = NDArray[Any]
+
+_ALIGNMENT = 64  # bytes: a cache line, and the widest vector
+
+
+def split(block: Block, out: NDArray[np.float32]) -> None:
+    """See `bullpy.audio.chunks.split`."""
+    kernel = library.load()
+    function = kernel.split_int16 if block.dtype == np.int16 else kernel.split_float
+    whole = np.ascontiguousarray(block)
+    function(whole.ctypes.data, *whole.shape, out.ctypes.data, _stride(out))
+
+
+class KernelWeightingPass(WeightingPass):
+    """Two biquads in direct form, sample by sample."""
+
+    def _prepare(self, channels: int) -> None:
+        self._kernel = library.load()
+        shelf, high_pass = k_weighting_sections(self._rate)
+        self._coefficients = np.array([*shelf, *high_pass[3:]])
+        self._state = np.zeros((channels, 6))
+
+    def _energies(
+        self, samples: NDArray[np.float32], ends: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        energy = np.empty((len(samples), len(ends)))
+        self._kernel.weighting(
+            *_rows(samples), *_ends(ends), *_data(self._coefficients, self._state, energy)
+        )
+        return energy
+
+
+class KernelLevelPass(LevelPass):
+    """Sums in double precision, eight samples at a time."""
+
+    def __init__(self, rate: int, channels: int) -> None:
+        super().__init__(rate, channels)
+        self._kernel = library.load()
+
+    def _statistics(self, samples: NDArray[np.float32], ends: NDArray[np.int64]) -> Sums:
+        shape = (len(samples), len(ends))
+        sums, squares, peaks = np.empty(shape), np.empty(shape), np.empty(shape, np.float32)
+        self._kernel.statistics(*_rows(samples), *_ends(ends), *_data(sums, squares, peaks))
+        return sums, squares, peaks
+
+    def _cross(
+        self, left: NDArray[np.float32], right: NDArray[np.float32], ends: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        found = np.empty(len(ends))
+        self._kernel.products(*_data(left, right), *_ends(ends), *_data(found))
+        return found
+
+    def _count(self, channel: int, samples: NDArray[np.float32]) -> None:
+        counters = (self._clipped, self._runs, self._open)
+        counts = np.array([counter[channel] for counter in counters])
+        self._kernel.clipped(
+            samples.ctypes.data, len(samples), raw.CLIP_LEVEL, raw.CLIP_RUN, counts.ctypes.data
+        )
+        for counter, count in zip(counters, counts, strict=True):
+            counter[channel] = count
+
+
+class KernelTruePeakPass(TruePeakPass):
+    """The same filter, one row of samples at a time."""
+
+    def _prepare(self) -> None:
+        self._kernel = library.load()
+        taps = np.stack([phase(index) for index in range(1, PHASES)]).astype(np.float32)
+        self._taps = taps
+        self._bound = bound(taps.T)
+
+    def _segment_peaks(
+        self, data: NDArray[np.float32], at: int, ends: NDArray[np.int64]
+    ) -> NDArray[np.float64]:
+        peaks = np.empty((len(data), len(ends)))
+        self._kernel.true_peak(
+            *_rows(data), at, *_ends(ends), *_data(self._taps), self._bound, PARABOLA,
+            *_data(peaks),
+        )  # fmt: skip
+        return peaks
+
+
+class KernelSpectrumPass(SpectrumPass):
+    """Single precision transforms of several frames at once."""
+
+    def _prepare(self, channels: int) -> None:
+        self._kernel = library.load()
+        angle = 2 * np.pi * np.arange(self._size) / self._size
+        self._turns = np.stack([np.cos(angle), -np.sin(angle)], axis=1).astype(np.float32)
+        self._short_window = self._window.astype(np.float32)
+        self._bounds = np.array(self._edges, np.int64)
+        self._work = _aligned(self._kernel.spectrum_work(self._size))
+        self._previous = np.zeros(self._bins, np.float32)
+
+    def _features(self, data: NDArray[np.float32], count: int) -> NDArray[np.float32]:
+        rows = np.empty((count, FEATURES), np.float32)
+        self._kernel.spectrum(
+            *_rows(data), count, self._size, self._hop,
+            *_data(self._short_window, self._turns, self._bounds, self._work),
+            self._scale, self._frequencies[1], ROLLOFF, FLOOR,
+            *_data(self._total, self._previous, rows),
+        )  # fmt: skip
+        return rows
+
+
+def _rows(samples: NDArray[np.float32]) -> tuple[int, int, int]:
+    """Address, floats from row to row, and number of rows."""
+    return samples.ctypes.data, _stride(samples), len(samples)
+
+
+def _stride(samples: NDArray[np.float32]) -> int:
+    return samples.strides[0] // samples.itemsize
+
+
+def _ends(ends: NDArray[np.int64]) -> tuple[int, int]:
+    return ends.ctypes.data, len(ends)
+
+
+def _data(*arrays: Array) -> tuple[int, ...]:
+    return tuple(array.ctypes.data for array in arrays)
+
+
+def _aligned(count: int) -> NDArray[np.float32]:
+    """An array of float32 whose address is a multiple of `_ALIGNMENT`."""
+    memory = np.zeros(count * 4 + _ALIGNMENT, np.uint8)
+    start = -memory.ctypes.data % _ALIGNMENT
+    return memory[start : start + count * 4].view(np.float32)
