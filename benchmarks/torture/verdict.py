@@ -97,8 +97,8 @@ class _Judge:
 
     def _job(self, spec: Spec) -> None:
         runs = self._runs.get(spec.id, [])
-        for before, after in pairwise(runs):
-            self._again(spec, before, after)
+        for number, after in enumerate(runs[1:], 1):
+            self._again(spec, runs[:number], after)
         stored = self._evidence.state.jobs.get(spec.id, Stored())
         if not stored.fields:
             if spec.id in self._evidence.acked or runs or stored.places:
@@ -113,9 +113,15 @@ class _Judge:
         elif not (stored.places == ["waiting-children"] and self._may_wait_for_ever(spec)):
             self._say("stuck", spec.id, f"it still stands in {stored.places[0]}")
 
-    def _again(self, spec: Spec, before: Run, after: Run) -> None:
+    def _again(self, spec: Spec, earlier: list[Run], after: Run) -> None:
         """A second run."""
+        before = earlier[-1]
         cause = self._causes.of(spec, before, after)
+        if cause is None and after.attempts_made > before.attempts_made:
+            # Between an attempt and the next, a worker that was stopped may begin the first again.
+            same = [run for run in earlier[:-1] if run.attempts_made == before.attempts_made]
+            causes = (self._causes.of(spec, run, after) for run in reversed(same))
+            cause = next((found for found in causes if found is not None), None)
         if cause is not None:
             self._verdict.again[cause] += 1
             if cause == AWAY:

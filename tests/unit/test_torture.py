@@ -316,6 +316,15 @@ def test_run_that_begins_late_because_its_worker_was_stopped_is_explained() -> N
     assert again(scene.deed("worker-stop", 1.0, 5.9, worker=WORKER)) == ({"worker-stop": 1}, 0)
 
 
+def test_late_begin_between_an_attempt_and_the_next_hides_nothing() -> None:
+    scene = Scene().job(attempts=2, demand=Demand(attempts=2, allowed=2))
+    scene.run(5.0, 5.1, worker=OTHER, error="PlannedError: attempt 0", planned=True)
+    scene.deed("worker-stop", 1.0, 6.0, worker=WORKER)
+    scene.run(6.1, 6.2, worker=WORKER, error="JobCancelledError: lock lost")
+    scene.run(9.0, 9.1, worker=OTHER, attempts_made=1)
+    assert again(scene) == ({"worker-stop": 1, "attempt": 1}, 0)
+
+
 def test_run_after_the_job_was_completed_is_not_explained_by_a_kill() -> None:
     scene = Scene().job().run(1.0, 1.5).event("completed", 1.5).run(6.0, 6.5, worker=OTHER)
     assert again(scene.deed("worker-kill", 1.6, worker=WORKER)) == ({}, 1)
