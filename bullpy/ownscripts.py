@@ -1,7 +1,8 @@
-"""bullpy's own Lua scripts, for what BullMQ's do not do. They touch fields named `bullpy:*` alone.
+"""bullpy's own Lua scripts, for what BullMQ's do not do.
 
-Each writes only while the job's lock carries the caller's token, so that a worker that has lost
-a job changes nothing of it any more.
+They touch fields named `bullpy:*` alone, and only while the job's lock carries the caller's token,
+so that a worker that has lost a job changes nothing of it any more. `RETAKE` is the exception: it
+locks a job again that nobody has.
 """
 
 from __future__ import annotations
@@ -28,15 +29,18 @@ class OwnScript:
     Args:
         name: For messages.
         body: What it does once it is sure of the lock. Negative results are BullMQ's codes.
+        guard: What makes sure of it.
     """
 
-    def __init__(self, name: str, body: str) -> None:
+    def __init__(self, name: str, body: str, guard: str = _MINE) -> None:
         self.name = name
-        self.source = (_MINE + body).encode()
+        self.source = (guard + body).encode()
         self.sha = hashlib.sha1(self.source, usedforsecurity=False).hexdigest().encode()
 
-    async def __call__(self, backend: Backend, job_id: str, token: str, *args: Any) -> int:
-        """Run it.
+    async def __call__(
+        self, backend: Backend, job_id: str, token: str, *args: Any, keys: tuple[str, ...] = ()
+    ) -> int:
+        """Run it, with more `keys` after those of the job's hash and lock.
 
         Raises:
             errors.JobNotFoundError: The job was removed.
@@ -46,7 +50,10 @@ class OwnScript:
         key = backend.toKey(job_id)
         shared = backend.shared
         reply = await run_script(
-            shared.pipeliner, self.sha, self.source, (2, key, f"{key}:lock", token, *args)
+            shared.pipeliner,
+            self.sha,
+            self.source,
+            (2 + len(keys), key, f"{key}:lock", *keys, token, *args),
         )
         if isinstance(reply, errors.BullpyError):
             raise reply
@@ -87,3 +94,18 @@ return 0
 """,
 )
 """Stores the result of a step of the job."""
+
+RETAKE = OwnScript(
+    "retake",
+    """
+-- KEYS[3] active, KEYS[4] stalled; ARGV[2] the job's id, ARGV[3] the lock's duration in ms.
+local lock = redis.call('GET', KEYS[2])
+if lock then return lock == ARGV[1] and 1 or 0 end
+if not redis.call('LPOS', KEYS[3], ARGV[2]) then return 0 end
+redis.call('SET', KEYS[2], ARGV[1], 'PX', ARGV[3])
+redis.call('SREM', KEYS[4], ARGV[2])
+return 1
+""",
+    guard="",
+)
+"""Locks a job again whose lock ran out while it stayed active: nobody has taken it meanwhile."""

@@ -20,6 +20,7 @@ from bullpy.connection.pipelining import Pipeliner
 from bullpy.connection.probe import classify
 from bullpy.engine.clock import ServerClock
 from bullpy.job import CRASHES_FIELD, Job, stacktrace_json
+from bullpy.ownscripts import RETAKE
 from bullpy.settings import WorkerSettings
 
 _FINISH_TAIL = b"$%d\r\n%b\r\n" * 11
@@ -169,6 +170,23 @@ class Calls:
             raise errors.ReplyLostError(
                 f"The lock of job {job_id} could not be renewed.", cause=error.message
             ) from error
+
+    async def retake(self, job: Job[Any]) -> bool:
+        """Lock a job again whose lock ran out, if nobody has taken it meanwhile.
+
+        In an outage that is longer than the lock nobody could.
+
+        Returns:
+            Whether it is this worker's again.
+
+        Raises:
+            errors.RedisError: As `fetch`.
+        """
+        keys = self._backend.keys
+        token = job.token or ""
+        args = (job.id, self._lock_ms)
+        named = (keys["active"], keys["stalled"])
+        return bool(await RETAKE(self._backend, job.id, token, *args, keys=named))
 
     def _is_fresh(self, asked: int) -> bool:
         """Whether the lock of what was fetched by a call of that time still holds."""

@@ -7,7 +7,7 @@ import inspect
 import random
 import traceback
 from collections.abc import Awaitable, Callable, Coroutine
-from typing import Any, Protocol, cast
+from typing import Any, Protocol, TypeGuard, cast
 
 from bullpy import codec, errors
 from bullpy.codec import Encoded
@@ -279,20 +279,26 @@ class Settler:
     # -- holding on ------------------------------------------------------------------------
 
     async def _persist(self, running: Running, call: Callable[[], Awaitable[Any]]) -> Any:
-        """Repeat the call until Redis took it.
+        """Repeat the call until Redis took it; a lock that ran out meanwhile is taken again.
 
         Returns:
             Its reply; after a lost reply that had done its work, the job that came with it;
             None when the lock is gone, so that another worker owns the job now.
         """
         ambiguous = False
+        expired: errors.LockLostError | None = None
         failures = 0
         while True:
             try:
                 if ambiguous and await self._recovery.was_settled(running.job):
                     return await self._recovery.adopt(running.job.token or "")
+                if expired and not await self._calls.retake(running.job):
+                    raise expired
                 return await call()
             except errors.JobError as gone:
+                if expired is None and _ran_out(gone, running):
+                    expired = gone
+                    continue
                 if not running.released:
                     self._reporter.report(_discarded(running.job, gone))
                 return None
@@ -304,6 +310,12 @@ class Settler:
                 self._reporter.report(refused)
             await asyncio.sleep(max(0.02, retry_pause(failures, 0.05, 1.0)))
             failures += 1
+
+
+def _ran_out(gone: errors.JobError, running: Running) -> TypeGuard[errors.LockLostError]:
+    """Whether the lock may just have run out: nobody has said that the job is another run's."""
+    is_held = not running.released and running.job.stop_reason is not StopReason.LOCK_LOST
+    return is_held and isinstance(gone, errors.LockLostError)
 
 
 def _discarded(job: Job[Any], gone: errors.JobError) -> errors.JobError:

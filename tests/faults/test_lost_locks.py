@@ -145,6 +145,51 @@ async def test_late_word_of_a_lost_lock_does_not_stop_the_jobs_next_run(
     assert reasons == [(tokens[0], StopReason.LOCK_LOST)]
 
 
+async def test_result_is_stored_although_its_lock_ran_out_if_nobody_took_the_job(
+    direct: Queue, crew: Any
+) -> None:
+    # As in an outage that is longer than the lock. (Upstream: the work is done again.)
+    async def work(job: Any) -> str:
+        await direct.client.delete(f"{direct.toKey(job.id)}:lock")
+        # The stalled check has seen it as well, and will put it back the next time.
+        await direct.client.sadd(direct.toKey("stalled"), job.id)
+        return "whole"
+
+    await crew.hire(work)
+    job = await direct.add("job")
+    assert await job.wait_until_finished(5) == "whole"
+    await crew.ledger.until_completed(1, 2.0)
+    assert crew.ledger.started == crew.ledger.completed == {job.id: 1}
+    assert not crew.ledger.errors
+    assert not await direct.client.exists(f"{direct.toKey(job.id)}:lock")
+    assert not await direct.client.scard(direct.toKey("stalled"))
+
+
+@pytest.mark.parametrize("owner", ["another worker", "the queue"])
+async def test_result_of_a_job_that_somebody_else_has_is_discarded(
+    direct: Queue, crew: Any, owner: str
+) -> None:
+    async def work(job: Any) -> str:
+        if owner == "another worker":
+            await direct.client.set(f"{direct.toKey(job.id)}:lock", "thief:1")
+        else:
+            await direct.client.delete(f"{direct.toKey(job.id)}:lock")
+            await direct.client.lrem(direct.toKey("active"), 1, job.id)
+        return "late"
+
+    await crew.hire(work)
+    job = await direct.add("job")
+    await crew.ledger.until(lambda: crew.ledger.errors, 5.0)
+    [(_, error)] = crew.ledger.errors
+    assert "was discarded" in str(error)
+    stored = await direct.get_job(job.id)
+    assert stored is not None
+    assert stored.return_value is None
+    lock = await direct.client.get(f"{direct.toKey(job.id)}:lock")
+    assert lock == ("thief:1" if owner == "another worker" else None)
+    assert not crew.ledger.completed
+
+
 async def test_scheduler_goes_on_after_refusals_of_redis(
     own_server: Any, direct: Queue, proxy: Any, crew: Any
 ) -> None:
