@@ -286,13 +286,16 @@ class Settler:
             None when the lock is gone, so that another worker owns the job now.
         """
         ambiguous = False
+        asked: list[int] = []
         expired: errors.LockLostError | None = None
         failures = 0
         while True:
             try:
                 if ambiguous and await self._recovery.was_settled(running.job):
-                    return await self._recovery.adopt(running.job.token or "")
-                if expired and not await self._calls.retake(running.job):
+                    return await self._recovery.adopt(running.job.token or "", asked)
+                if expired and not await self._calls.retake(
+                    running.job.id, running.job.token or ""
+                ):
                     raise expired
                 return await call()
             except errors.JobError as gone:
@@ -302,8 +305,10 @@ class Settler:
                 if not running.released:
                     self._reporter.report(_discarded(running.job, gone))
                 return None
-            except errors.ReplyLostError:
+            except errors.ReplyLostError as unknown:
                 ambiguous = True
+                if unknown.asked is not None:
+                    asked.append(unknown.asked)
             except errors.RedisUnavailableError:
                 pass
             except errors.RedisError as refused:

@@ -304,7 +304,7 @@ class Slots:
                     fetched = await self._calls.fetch(token, appetite)
                 except errors.ReplyLostError as error:
                     self._owner.report(error)
-                    fetched = await self._adopt(token)
+                    fetched = await self._adopt(token, error.asked)
                 self._failures = 0
                 self.ready.set()
                 self._note(fetched)
@@ -327,10 +327,10 @@ class Slots:
             self._fetching = False
             self._update()
 
-    async def _adopt(self, token: str) -> Fetched:
+    async def _adopt(self, token: str, asked: int | None) -> Fetched:
         while True:
             try:
-                return await self._recovery.adopt(token)
+                return await self._recovery.adopt(token, () if asked is None else (asked,))
             except errors.RedisError as error:
                 self._owner.report(error)
                 await self._wait_for_redis(error)
