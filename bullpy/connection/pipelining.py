@@ -46,7 +46,11 @@ class Observer(Protocol):
         ...
 
     def disconnected(self, error: errors.RedisError) -> None:
-        """The connection ended, or could not be made; another try follows."""
+        """The connection ended; whoever waits for it makes that it is tried again."""
+        ...
+
+    def refused(self, error: errors.RedisError) -> None:
+        """The connection could not be made; another try follows."""
         ...
 
 
@@ -226,7 +230,7 @@ class Pipeliner:
 
     def _note_failure(self, error: errors.RedisError) -> None:
         self.last_error = error
-        self._observer.disconnected(error)
+        self._observer.refused(error)
         if not isinstance(error, errors.RedisUnavailableError):
             # Wrong password, not Redis, TLS: waiting does not help those who asked.
             self._fail_unsent(error)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Coroutine
 from typing import Any, Protocol
@@ -101,6 +102,7 @@ class Engine:
             on_lost=self._locks_lost,
             on_renewed=self._locks_renewed,
             on_crash=host.crashed,
+            is_told=functools.partial(host.reports.is_told, backend.shared),
         )
         self._settler = Settler(calls, recovery, settings, host, backoff_strategy)
         self.slots = Slots(
