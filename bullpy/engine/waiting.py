@@ -19,6 +19,9 @@ log = logging.getLogger("bullpy.worker")
 REFUSED_WITHIN = 0.2
 """Seconds after which a wait that was not refused is accepted."""
 
+SUSPECT_FOR = 1.0
+"""Seconds that the shared connection has to answer when the one that waits went silent."""
+
 
 class MarkerWait:
     """Waits for the marker, and never fails: who waited fetches, whatever came of it.
@@ -70,6 +73,9 @@ class MarkerWait:
             )
         except errors.RedisError as error:
             self._ended = error
+            if isinstance(error, errors.CommandTimeoutError):
+                # What silenced this connection may have silenced the other one.
+                shared.pipeliner.suspect(SUSPECT_FOR)
             raise
         except Exception as error:  # an error reply, such as NOPERM
             accepted.cancel()

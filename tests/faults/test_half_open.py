@@ -36,6 +36,36 @@ async def test_dead_blocking_connection_is_replaced(
     assert "the connection that waits for jobs was lost" in line
 
 
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
+async def test_worker_whose_connections_all_died_runs_a_job_within_the_block_and_five_seconds(
+    proxy: Proxy, direct: Queue, crew: Any, caplog: pytest.LogCaptureFixture, is_busy: bool
+) -> None:
+    # As after a failover of the network, or when a firewall has forgotten idle connections.
+    block = 1.0
+    ledger = crew.ledger
+    await crew.hire(0.2, settings=WorkerSettings(concurrency=2, drain_delay=block))
+    if is_busy:
+        await direct.add_bulk([{"name": "job", "data": number} for number in range(20)])
+        await ledger.until_completed(4, 5.0)
+    else:
+        await eventually(lambda: _came(proxy, "BZPOPMIN"), 3.0)
+    assert sum(proxy.swallow_open(kind) for kind in (COMMAND, BLOCKING, LOCKS)) >= 2
+    began = time.monotonic()
+    # A fetched job of each slot may be about to start.
+    held = len(ledger.started) + (2 if is_busy else 0)
+    if not is_busy:
+        await direct.add("job", 1)
+    # Required, and with default settings 10 s. (Upstream without a time-out: never.)
+    await ledger.until(lambda: len(ledger.started) > held, block + 5)
+    print(f"first job after {time.monotonic() - began:.2f} s")
+    await ledger.until_completed(20 if is_busy else 1, 5.0)
+    assert set(ledger.started.values()) == set(ledger.completed.values()) == {1}
+    assert not ledger.failed
+    [line] = outage_lines(caplog, proxy.url)
+    assert "did not answer" in line
+    assert "again after" in line
+
+
 async def test_dead_command_connection_is_replaced_and_jobs_run_once(
     proxy: Proxy, direct: Queue, crew: Any
 ) -> None:
