@@ -120,9 +120,14 @@ class RedisUnavailableError(RedisError, OSError):
 
 
 class ReplyLostError(RedisUnavailableError):
-    """The command was sent, and the connection ended before its reply: it may have run."""
+    """The command was sent, and the connection ended before its reply: it may have run.
+
+    Attributes:
+        asked: For a command that fetches a job, the time that it gave, in ms since 1970.
+    """
 
     code = "reply-lost"
+    asked: int | None = None
 
 
 class CommandTimeoutError(ReplyLostError, TimeoutError):

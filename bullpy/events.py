@@ -16,6 +16,7 @@ from bullpy.backend import check_queue_name, redis_settings
 from bullpy.connection.factory import BlockingConnection, client_name
 from bullpy.connection.probe import classify
 from bullpy.emitter import SafeEmitter
+from bullpy.outage import Outage
 
 log = logging.getLogger("bullpy.events")
 
@@ -75,6 +76,14 @@ class QueueEvents(SafeEmitter, UpstreamQueueEvents):
         self._last_id = str(last_event_id or given.get("lastEventId") or "$")
         self._connection = BlockingConnection(
             self.settings, f"{client_name()}:qe", key=self.keys["events"]
+        )
+        self._failures = 0
+        self._outage = Outage(
+            log,
+            f"the events of {name} cannot be followed",
+            f"the events of {name} are followed again",
+            "It is tried again about once a second; none will be missed.",
+            {"queue": name, "redis": str(self.settings.masked_url)},
         )
         self._task: asyncio.Task[None] | None = None
         self._ready: asyncio.Event = asyncio.Event()
@@ -161,6 +170,8 @@ class QueueEvents(SafeEmitter, UpstreamQueueEvents):
             self._say(classify(error, self.settings))
             await asyncio.sleep(self.settings.retry_max)
             return
+        self._failures = 0
+        self._outage.worked()
         for _, entries in cast("list[Any]", reply or []):
             for entry_id, fields in entries:
                 self._last_id = entry_id.decode()
@@ -179,7 +190,10 @@ class QueueEvents(SafeEmitter, UpstreamQueueEvents):
         return cast("bytes", reply[0][0]).decode() if reply else "0-0"
 
     def _say(self, error: errors.RedisError) -> None:
-        log.warning("events of %s: %s", self.name, error, extra={"queue": self.name})
+        self._failures += 1
+        # A connection that is back at the next attempt missed nothing.
+        if self._failures > 1:
+            self._outage.failed(error)
         self.emit("error", error)
 
     def _dispatch_entry(self, entry_id: str, args: dict[str, Any]) -> None:

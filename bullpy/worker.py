@@ -24,9 +24,9 @@ from bullpy.engine.assembly import Engine
 from bullpy.engine.calls import Calls
 from bullpy.engine.orphans import Orphans
 from bullpy.engine.recovery import StalledCheck
+from bullpy.engine.reports import Reports
 from bullpy.engine.settle import BackoffStrategy
 from bullpy.job import Job
-from bullpy.logs import RateLimited
 from bullpy.registration import Registration
 from bullpy.schedulers import JobScheduler
 from bullpy.settings import WorkerSettings
@@ -38,9 +38,6 @@ log = logging.getLogger("bullpy.worker")
 REFUSALS = 60
 """How often a scheduler's next job is tried to be made, about once a second, while Redis answers
 with an error; while it is away, it is waited for."""
-
-REPORT_EVERY = 1.0
-"""Seconds between two reports of the same kind of error."""
 
 _numbers = itertools.count(1)
 
@@ -167,7 +164,7 @@ class Worker(Registration, Steering, UpstreamWorker):
         self._concurrency = self.settings.concurrency
         Registration.__init__(self, self.settings.isolation)
         self._tokens = itertools.count(1)
-        self._said = RateLimited(REPORT_EVERY)
+        self.reports = Reports(self, name, str(self.redisConnection.settings.masked_url))
         self._job_scheduler = JobScheduler(self)
         self.running = False
         self.closing = False
@@ -358,15 +355,7 @@ class Worker(Registration, Steering, UpstreamWorker):
 
     def report(self, error: Exception) -> None:
         """Log and emit an error that is no job's failure, at most once a second per kind."""
-        kind = error.code if isinstance(error, errors.BullpyError) else type(error).__name__
-        if self._said.allow(kind) is None:
-            return
-        connection_speaks = isinstance(error, errors.RedisUnavailableError) or (
-            isinstance(error, errors.RedisError) and not self.shared.pipeliner.is_connected
-        )
-        if not connection_speaks:
-            log.error("%s", error, extra={"queue": self.name, "code": kind})
-        self.emit("error", error)
+        self.reports.report(error)
 
     def exit_requested(self, error: BaseException) -> None:
         """A processor raised SystemExit or KeyboardInterrupt: drain, then end with its code."""

@@ -14,7 +14,6 @@ import logging
 import math
 import os
 import socket
-import time
 import weakref
 from collections.abc import Callable
 from typing import Any, cast
@@ -34,6 +33,7 @@ from bullpy.connection.pipelining import Pipeliner, Reply, retry_pause
 from bullpy.connection.rerouting import ReroutingPipeliner
 from bullpy.connection.resolve import Locator, Target
 from bullpy.connection.watching import SwitchWatch
+from bullpy.outage import Outage
 from bullpy.settings import RedisSettings
 
 log = logging.getLogger("bullpy.connection")
@@ -43,9 +43,6 @@ BLOCK_MARGIN = 3.0
 
 SLOW_CONNECT = 0.9
 """Seconds after which a connection that is still being made is worth a log line."""
-
-REPEAT_LOG_EVERY = 10.0
-"""Seconds between two log lines about the same unbroken outage."""
 
 ROUTED_TIMEOUT = 3.0
 """Seconds that the lock thread waits at most for a server that may be replaced by another."""
@@ -67,6 +64,7 @@ class SharedRedis:
         pipeliner: The socket itself, for callers that pack their own commands.
         identity: Which server answered last, None before the first connection.
         clock: The server's clock.
+        losses: How many connections it has lost.
     """
 
     def __init__(self, target: Target) -> None:
@@ -89,8 +87,14 @@ class SharedRedis:
         self.client = PipeliningClient(self.pipeliner, pool, settings)
         self._users = 0
         self._listeners: list[Callable[[errors.RedisError], None]] = []
-        self._down_since: float | None = None
-        self._said_at = 0.0
+        self.losses = 0
+        self._outage = Outage(
+            log,
+            "no connection to Redis",
+            "connected again",
+            "bullpy tries again until it is back, about once a second.",
+            {"redis": str(settings.masked_url)},
+        )
         self._warned: set[str] = set()
 
     def acquire(self) -> SharedRedis:
@@ -160,23 +164,21 @@ class SharedRedis:
         """Say which server it is and, after an outage, how long that lasted."""
         del connection
         seen = self.identity
-        extra = {"redis": str(self.settings.masked_url)}
-        if self._down_since is not None:
-            outage = time.monotonic() - self._down_since
-            log.warning("connected again after %.1f s: %s", outage, seen, extra=extra)
-        else:
-            log.info("connected: %s", seen, extra=extra)
-        self._down_since = None
+        if not self._outage.worked(detail=f": {seen}"):
+            log.info("connected: %s", seen, extra={"redis": str(self.settings.masked_url)})
 
     def disconnected(self, error: errors.RedisError) -> None:
-        """Say it at once, then every ten seconds while it lasts."""
-        now = time.monotonic()
-        first = self._down_since is None
-        if first:
-            self._down_since = now
-        if first or now - self._said_at >= REPEAT_LOG_EVERY:
-            self._said_at = now
-            log.warning("no connection to Redis: %s", error, extra={"code": error.code})
+        """Remember since when; a connection that is back at once is no outage."""
+        self.losses += 1
+        self._outage.ended(error)
+        self._tell(error)
+
+    def refused(self, error: errors.RedisError) -> None:
+        """Say it once, however often it is tried."""
+        self._outage.failed(error)
+        self._tell(error)
+
+    def _tell(self, error: errors.RedisError) -> None:
         for listener in list(self._listeners):
             listener(error)
 
@@ -254,12 +256,13 @@ class SharedRedis:
             companion.leave_unless_at(node)
 
     def _say_slow(self) -> None:
-        log.warning(
-            "no answer yet from %s after %g s; trying for %g s. A firewall looks like this, and "
-            "so does TLS to a port that does not speak it.",
-            self.settings.masked_url,
-            SLOW_CONNECT,
-            self.settings.connect_timeout,
+        longest = min(self._attempt or math.inf, self.settings.connect_timeout)
+        self._outage.failed(
+            errors.RedisUnavailableError(
+                f"no answer yet from {self.settings.masked_url} after {SLOW_CONNECT:g} s; each "
+                f"attempt lasts {longest:g} s.",
+                cause="A firewall looks like this, and TLS to a port that does not speak it.",
+            )
         )
 
     def _warn_once(self, warning: errors.RedisError) -> None:
@@ -301,6 +304,20 @@ class BlockingConnection:
             await client.client_unblock(self._client_id)
         except (errors.RedisError, ResponseError) as error:
             log.debug("CLIENT UNBLOCK: %s", error)
+
+    async def ready(self) -> bool:
+        """Connect if need be, after a pause that grows with each failure.
+
+        Returns:
+            Whether a connection had to be opened.
+
+        Raises:
+            errors.RedisError: With what happened, the likely cause and the fix.
+        """
+        if self._connection is not None:
+            return False
+        await self._connect()
+        return True
 
     async def call(self, *args: bytes | str | float, block: float) -> Reply:
         """Send a command that may wait, and give its reply with strings as bytes.
@@ -474,7 +491,8 @@ async def identify(connection: AbstractConnection, settings: RedisSettings) -> S
     info = identities.parse_info(answer) if isinstance(answer, bytes) else {}
     if str(info.get("loading", "0")) == "1":
         raise errors.RedisUnavailableError(
-            "Redis is loading its data into memory.", fix="Wait; bullpy tries again by itself."
+            f"{settings.masked_url} is loading its data into memory.",
+            fix="Wait; bullpy tries again by itself.",
         )
     return identities.identity_from(
         info,

@@ -30,6 +30,7 @@ _Sent = tuple["asyncio.Future[Reply]", bool, int]
 """Who waits, whether undecoded, and for how many replies."""
 
 _NOTHING = object()
+_PING = b"*1\r\n$4\r\nPING\r\n"
 
 
 WRITE_EACH = 6
@@ -46,7 +47,11 @@ class Observer(Protocol):
         ...
 
     def disconnected(self, error: errors.RedisError) -> None:
-        """The connection ended, or could not be made; another try follows."""
+        """The connection ended; whoever waits for it makes that it is tried again."""
+        ...
+
+    def refused(self, error: errors.RedisError) -> None:
+        """The connection could not be made; another try follows."""
         ...
 
 
@@ -140,6 +145,28 @@ class Pipeliner:
             self._loop.call_soon(self._flush)
         return future
 
+    def suspect(self, patience: float) -> None:
+        """Take the socket for dead unless the server answers on it within so many seconds.
+
+        For who knows that another connection to that server has gone silent.
+        """
+        transport = self._transport
+        if transport is None:
+            return
+        answer = self.call(_PING)
+        answer.add_done_callback(_look_at)
+
+        def judge() -> None:
+            if not answer.done() and transport is self._transport:
+                self._drop(
+                    errors.CommandTimeoutError(
+                        f"Redis did not answer a PING within {patience:g} s.",
+                        cause="The server hangs, or the network drops packets.",
+                    )
+                )
+
+        self._loop.call_later(patience, judge)
+
     def shorten_waits(self, command_timeout: float) -> None:
         """Lower the time that a command may wait; it is never raised."""
         self._command_timeout = min(self._command_timeout, command_timeout)
@@ -226,7 +253,7 @@ class Pipeliner:
 
     def _note_failure(self, error: errors.RedisError) -> None:
         self.last_error = error
-        self._observer.disconnected(error)
+        self._observer.refused(error)
         if not isinstance(error, errors.RedisUnavailableError):
             # Wrong password, not Redis, TLS: waiting does not help those who asked.
             self._fail_unsent(error)
@@ -391,6 +418,12 @@ def retry_pause(failures: int, shortest: float, longest: float) -> float:
         return 0.0
     pause = min(longest, shortest * 2 ** min(failures - 1, 16))
     return pause * random.uniform(0.5, 1.0)
+
+
+def _look_at(answer: asyncio.Future[Reply]) -> None:
+    """Nobody waits for this one; unread, its error would be logged."""
+    if not answer.cancelled():
+        answer.exception()
 
 
 def parse_error(text: str) -> Exception:

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import functools
 import logging
 from collections.abc import Coroutine
 from typing import Any, Protocol
 
 from bullpy import errors, peers
 from bullpy.backend import Backend
-from bullpy.connection.factory import BlockingConnection
+from bullpy.connection.factory import BLOCK_MARGIN, BlockingConnection
 from bullpy.engine import shutdown
 from bullpy.engine.calls import Calls
 from bullpy.engine.cancel import CancelRequests
@@ -88,6 +89,7 @@ class Engine:
         self._worker_name = worker_name
         self.is_ready = False
         self._lock_duration = settings.lock_duration
+        self._drain_delay = settings.drain_delay
         self._loop_warning = settings.loop_warning
         self._prefix = settings.prefix
         self._watch: LoopWatch | None = None
@@ -102,6 +104,7 @@ class Engine:
             on_lost=self._locks_lost,
             on_renewed=self._locks_renewed,
             on_crash=host.crashed,
+            is_told=functools.partial(host.reports.is_told, backend.shared),
         )
         self._events = EventStream(backend, settings.events_limit, host.report)
         self._settler = Settler(calls, recovery, settings, self._events, host, backoff_strategy)
@@ -138,8 +141,11 @@ class Engine:
         Raises:
             errors.ProcessorError: A module that is to be preloaded cannot be.
         """
-        # A command that waits longer than a third of the lock would cost the lock.
-        self._backend.shared.shorten_waits(max(SHORTEST_WAIT, self._lock_duration / 3))
+        # A command that waits longer than a third of the lock would cost the lock; and who may not
+        # wait for jobs longer than that may not wait for a plain reply longer either.
+        self._backend.shared.shorten_waits(
+            max(SHORTEST_WAIT, min(self._lock_duration / 3, self._drain_delay + BLOCK_MARGIN))
+        )
         await self._runner.start()
         self._locks.start()
         if self._loop_warning:

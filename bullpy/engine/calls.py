@@ -156,7 +156,11 @@ class Calls:
         """
         now = self._now()
         args = (*self._fetch_head, now, self._lock_options(token), appetite.value)
-        reply = await self._run("moveToActive", args)
+        try:
+            reply = await self._run("moveToActive", args)
+        except errors.ReplyLostError as lost:
+            lost.asked = now
+            raise
         fetched = self._fetched(reply, token)
         return fetched if self._is_fresh(now) else await self._confirmed(fetched, token)
 
@@ -176,7 +180,7 @@ class Calls:
                 f"The lock of job {job_id} could not be renewed.", cause=error.message
             ) from error
 
-    async def retake(self, job: Job[Any]) -> bool:
+    async def retake(self, job_id: str, token: str) -> bool:
         """Lock a job again whose lock ran out, if nobody has taken it meanwhile.
 
         In an outage that is longer than the lock nobody could.
@@ -188,10 +192,15 @@ class Calls:
             errors.RedisError: As `fetch`.
         """
         keys = self._backend.keys
-        token = job.token or ""
-        args = (job.id, self._lock_ms)
+        args = (job_id, self._lock_ms)
         named = (keys["active"], keys["stalled"])
-        return bool(await RETAKE(self._backend, job.id, token, *args, keys=named))
+        return bool(await RETAKE(self._backend, job_id, token, *args, keys=named))
+
+    def is_fetched(
+        self, processed_by: bytes | None, processed_on: bytes | None, asked: int
+    ) -> bool:
+        """Whether a job with these fields was fetched by a call of this worker at that time."""
+        return processed_by == self._name.encode() and processed_on == b"%d" % asked
 
     def _is_fresh(self, asked: int) -> bool:
         """Whether the lock of what was fetched by a call of that time still holds."""
@@ -306,11 +315,15 @@ class Calls:
         if fields:
             tail += b"$%d\r\n%b\r\n" % (len(fields), fields)
         head = self._finish_calls[target, 1 if fields else 0]
-        reply = self._checked(
-            await run_packed(
-                self._pipe(), head.by_hash + tail, lambda: head.with_source() + tail, raw=True
+        try:
+            reply = self._checked(
+                await run_packed(
+                    self._pipe(), head.by_hash + tail, lambda: head.with_source() + tail, raw=True
+                )
             )
-        )
+        except errors.ReplyLostError as lost:
+            lost.asked = now
+            raise
         self._backend.scripts.check(reply, job.id, "moveToFinished")
         job.finishedOn = now
         if not fetch_next:

@@ -16,10 +16,12 @@ from typing import TypeVar, cast
 from bullpy import codec, errors, scripts
 from bullpy.backend import Backend
 from bullpy.connection.factory import ThreadClient, client_name
+from bullpy.connection.pipelining import retry_pause
 from bullpy.settings import WorkerSettings
 
-RETRY_PAUSE = 0.1
-"""Seconds until the next try after a renewal that failed."""
+RETRY_MIN = 0.1
+RETRY_MAX = 1.0
+"""Seconds until the next try after a renewal that failed; they double."""
 
 Told = TypeVar("Told")
 
@@ -36,6 +38,7 @@ class LockKeeper:
             the job may have been fetched again under another.
         on_renewed: Called on the event loop with the ids of jobs whose lock was renewed.
         on_crash: Called on the event loop when the thread ends although it should not.
+        is_told: Whether the log says already that Redis fails; called in the thread.
     """
 
     def __init__(
@@ -46,6 +49,7 @@ class LockKeeper:
         on_lost: Callable[[dict[str, str]], None],
         on_renewed: Callable[[list[str]], None],
         on_crash: Callable[[BaseException], None],
+        is_told: Callable[[], bool],
     ) -> None:
         self._prefix = backend.keys[""]
         self._stalled_key = backend.keys["stalled"]
@@ -54,6 +58,9 @@ class LockKeeper:
         self._on_lost = on_lost
         self._on_renewed = on_renewed
         self._on_crash = on_crash
+        self._is_told = is_told
+        self._failures = 0
+        self._said = False
         redis = backend.connection.settings
         # A renewal that waits longer than this would come too late anyway.
         timeout = min(redis.command_timeout, settings.lock_duration / 3)
@@ -101,7 +108,9 @@ class LockKeeper:
             pause = tick
             while not self._stop.wait(pause):
                 # After an error at once: the time-out may have cost a third of the lock.
-                pause = tick if self._renew(tick) else min(tick, RETRY_PAUSE)
+                pause = tick
+                if not self._renew(tick):
+                    pause = min(tick, retry_pause(self._failures, RETRY_MIN, RETRY_MAX))
         except BaseException as error:  # noqa: BLE001 - a thread that dies must be heard of
             self._tell(self._on_crash, error)
         finally:
@@ -120,8 +129,9 @@ class LockKeeper:
         try:
             lost = self._extend(due)
         except errors.RedisError as error:
-            log.warning("cannot renew %d locks: %s", len(due), error, extra={"code": error.code})
+            self._failed(len(due), error)
             return False
+        self._worked()
         for job_id, token in due.items():
             if job_id not in lost and self._held.get(job_id, ("",))[0] == token:
                 self._held[job_id] = (token, now)
@@ -131,6 +141,24 @@ class LockKeeper:
         if lost:
             self._tell(self._on_lost, {job_id: due[job_id] for job_id in lost})
         return True
+
+    def _failed(self, count: int, error: errors.RedisError) -> None:
+        self._failures += 1
+        # Not the first time: in an outage the event loop has heard of it by the second.
+        if self._failures > 1 and not self._said and not self._is_told():
+            self._said = True
+            log.warning(
+                "cannot renew %d locks: %s It is tried again about once a second.",
+                count,
+                error,
+                extra={"code": error.code},
+            )
+
+    def _worked(self) -> None:
+        self._failures = 0
+        if self._said:
+            self._said = False
+            log.warning("locks are renewed again")
 
     def _extend(self, due: dict[str, str]) -> list[str]:
         sha, source = scripts.load("extendLocks")

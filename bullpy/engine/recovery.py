@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any, cast
 
 from bullpy import errors
@@ -27,8 +27,15 @@ class Recovery:
         self._backend = backend
         self._calls = calls
 
-    async def adopt(self, token: str) -> Fetched:
+    async def adopt(self, token: str, asked: Iterable[int] = ()) -> Fetched:
         """The job that a lost reply gave us: the active one whose lock carries our token.
+
+        In an outage that is longer than the lock, it is the one without a lock that was fetched
+        under this worker's name at just that time.
+
+        Args:
+            token: For the job's lock.
+            asked: The times that the calls gave whose replies were lost, in ms since 1970.
 
         Returns:
             That job; without one, that nothing was fetched.
@@ -36,8 +43,16 @@ class Recovery:
         Raises:
             errors.RedisError: Redis could not be asked.
         """
-        for job_id, lock in await self.locks():
+        active = await self._active()
+        for job_id, lock in active:
             if lock == token:
+                return await self._read(job_id, token)
+        for job_id in [job_id for job_id, lock in active if lock is None]:
+            by, on = await self._backend.ask(
+                "HMGET", self._backend.toKey(job_id), "pb", "processedOn"
+            )
+            ours = any(self._calls.is_fetched(by, on, time) for time in asked)
+            if ours and await self._calls.retake(job_id, token):
                 return await self._read(job_id, token)
         return Fetched()
 
@@ -49,14 +64,18 @@ class Recovery:
         Raises:
             errors.RedisError: Redis could not be asked.
         """
-        found: list[tuple[str, str]] = []
+        return [(job_id, lock) for job_id, lock in await self._active() if lock is not None]
+
+    async def _active(self) -> list[tuple[str, str | None]]:
+        """The id of each active job, and the token that its lock carries, if it has one."""
+        found: list[tuple[str, str | None]] = []
         active = await self._backend.ask("LRANGE", self._backend.keys["active"], 0, -1)
         for start in range(0, len(active), _CHUNK):
             ids = [cast("bytes", job_id).decode() for job_id in active[start : start + _CHUNK]]
             locks = await self._backend.ask("MGET", *(self._lock_key(job_id) for job_id in ids))
             for job_id, lock in zip(ids, locks, strict=True):
-                if lock is not None:
-                    found.append((job_id, cast("bytes", lock).decode("utf-8", "replace")))
+                token = None if lock is None else cast("bytes", lock).decode("utf-8", "replace")
+                found.append((job_id, token))
         return found
 
     async def was_settled(self, job: Job[Any]) -> bool:

@@ -15,7 +15,9 @@ from bullpy.codec import Encoded
 from bullpy.connection.pipelining import retry_pause
 from bullpy.engine.calls import Calls, Fetched
 from bullpy.engine.eventstream import EventStream
+from bullpy.engine.patience import Patience
 from bullpy.engine.recovery import Recovery
+from bullpy.engine.reports import Reports
 from bullpy.engine.runner import Outcome, Running
 from bullpy.job import Job
 from bullpy.limits import shown_bytes
@@ -58,6 +60,11 @@ class Reporter(Protocol):
         """Log and emit an error that is not a job's failure."""
         ...
 
+    @property
+    def reports(self) -> Reports:
+        """For what is tried until Redis does it."""
+        ...
+
 
 class Settler:
     """Moves a job to where its outcome sends it, and holds the outcome until Redis took it.
@@ -87,6 +94,7 @@ class Settler:
         self._large: set[str] = set()
         self._reporter = reporter
         self._backoff_strategy = backoff_strategy
+        self._patience = Patience()
 
     def settle(
         self, running: Running, outcome: Outcome, *, fetch_next: bool
@@ -309,31 +317,41 @@ class Settler:
             Its reply; after a lost reply that had done its work, the job that came with it;
             None when the lock is gone, so that another worker owns the job now.
         """
+        job = running.job
         ambiguous = False
+        asked: list[int] = []
         expired: errors.LockLostError | None = None
         failures = 0
         while True:
             try:
-                if ambiguous and await self._recovery.was_settled(running.job):
-                    return await self._recovery.adopt(running.job.token or "")
-                if expired and not await self._calls.retake(running.job):
+                if ambiguous and await self._recovery.was_settled(job):
+                    stored = await self._recovery.adopt(job.token or "", asked)
+                    break
+                if expired and not await self._calls.retake(job.id, job.token or ""):
                     raise expired
-                return await call()
+                stored = await call()
+                self._patience.worked()
+                break
             except errors.JobError as gone:
                 if expired is None and _ran_out(gone, running):
                     expired = gone
                     continue
                 if not running.released:
-                    self._reporter.report(_discarded(running.job, gone))
-                return None
-            except errors.ReplyLostError:
+                    self._reporter.report(_discarded(job, gone))
+                stored = None
+                break
+            except errors.ReplyLostError as unknown:
                 ambiguous = True
-            except errors.RedisUnavailableError:
-                pass
-            except errors.RedisError as refused:
-                self._reporter.report(refused)
-            await asyncio.sleep(max(0.02, retry_pause(failures, 0.05, 1.0)))
+                if unknown.asked is not None:
+                    asked.append(unknown.asked)
+                await asyncio.sleep(max(0.02, retry_pause(failures, 0.05, 1.0)))
+            except errors.RedisError as error:
+                self._reporter.reports.failing(f"store {job.id}", error)
+                await self._patience.wait(failures)
             failures += 1
+        if failures:
+            self._reporter.reports.works(f"store {job.id}")
+        return stored
 
 
 def _ran_out(gone: errors.JobError, running: Running) -> TypeGuard[errors.LockLostError]:

@@ -18,7 +18,6 @@ from bullpy.backend import Backend
 from bullpy.connection.clock import ServerClock
 from bullpy.connection.factory import BlockingConnection
 from bullpy.connection.pipelining import retry_pause
-from bullpy.connection.probe import classify
 from bullpy.engine import apart
 from bullpy.engine.calls import Calls, Fetched
 from bullpy.engine.fairness import SOON, Share
@@ -26,6 +25,7 @@ from bullpy.engine.locks import LockKeeper
 from bullpy.engine.recovery import Recovery
 from bullpy.engine.runner import Outcome, Runner, Running
 from bullpy.engine.settle import Reporter, Settler
+from bullpy.engine.waiting import MarkerWait
 from bullpy.job import Job
 from bullpy.settings import WorkerSettings
 from bullpy.types import StopReason
@@ -88,6 +88,7 @@ class Slots:
         self._settler = settler
         self._locks = locks
         self._blocking = blocking
+        self._wait = MarkerWait(blocking, backend, owner.reports, settings.drain_delay)
         self._schedule_next = schedule_next
         self._share = Share(backend)
         self.running: dict[str, Running] = {}
@@ -107,7 +108,6 @@ class Slots:
         self._due_at = 0.0
         self._limited_until = 0.0
         self._failures = 0
-        self._marker_failures = 0
         self._stopping = False
         self._fetching = False
         self._loop_task: asyncio.Task[None] | None = None
@@ -242,21 +242,7 @@ class Slots:
 
         The score is 0 when a job is ready, else when the next delayed job is due, in ms.
         """
-        block = self._settings.drain_delay
-        try:
-            reply = await self._blocking.call(
-                "BZPOPMIN", *self._share.keys, f"{block:.3f}", block=block
-            )
-        except errors.RedisError as error:
-            self._owner.report(error)
-            return None
-        except Exception as error:  # noqa: BLE001 - an error reply, such as NOPERM
-            self._owner.report(classify(error, self._backend.shared.settings))
-            # Not `_failures`: each fetch in between succeeds.
-            self._marker_failures += 1
-            await asyncio.sleep(retry_pause(self._marker_failures, 0.05, 1.0))
-            return None
-        self._marker_failures = 0
+        reply = await self._wait.once(self._share.keys)
         if reply is None:
             return None
         is_wanted = self.has_room and self._room.is_open and self._unpaused.is_set()
@@ -304,8 +290,9 @@ class Slots:
                     fetched = await self._calls.fetch(token, appetite)
                 except errors.ReplyLostError as error:
                     self._owner.report(error)
-                    fetched = await self._adopt(token)
+                    fetched = await self._adopt(token, error.asked)
                 self._failures = 0
+                self._owner.reports.works("fetch")
                 self.ready.set()
                 self._note(fetched)
                 if fetched.job is not None:
@@ -313,7 +300,7 @@ class Slots:
         except errors.RedisError as error:
             # The marker that led here is gone: fetch next, do not wait for another.
             self._drained = False
-            self._owner.report(error)
+            self._owner.reports.failing("fetch", error)
             await self._wait_for_redis(error)
 
     @contextmanager
@@ -327,12 +314,12 @@ class Slots:
             self._fetching = False
             self._update()
 
-    async def _adopt(self, token: str) -> Fetched:
+    async def _adopt(self, token: str, asked: int | None) -> Fetched:
         while True:
             try:
-                return await self._recovery.adopt(token)
+                return await self._recovery.adopt(token, () if asked is None else (asked,))
             except errors.RedisError as error:
-                self._owner.report(error)
+                self._owner.reports.failing("fetch", error)
                 await self._wait_for_redis(error)
 
     async def _wait_for_redis(self, error: errors.RedisError) -> None:

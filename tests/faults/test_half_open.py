@@ -7,7 +7,7 @@ import time
 from typing import Any
 
 import pytest
-from support.faults import eventually
+from support.faults import eventually, outage_lines
 from support.proxy import BLOCKING, COMMAND, LOCKS, Proxy
 
 from bullpy import Queue
@@ -15,13 +15,15 @@ from bullpy.connection.factory import BLOCK_MARGIN
 from bullpy.settings import WorkerSettings
 
 
-async def test_dead_blocking_connection_is_replaced(proxy: Proxy, direct: Queue, crew: Any) -> None:
+async def _came(proxy: Proxy, command: str) -> bool:
+    return proxy.commands[command] > 0
+
+
+async def test_dead_blocking_connection_is_replaced(
+    proxy: Proxy, direct: Queue, crew: Any, caplog: pytest.LogCaptureFixture
+) -> None:
     await crew.hire(settings=WorkerSettings(drain_delay=1))
-
-    async def waits() -> bool:
-        return proxy.commands["BZPOPMIN"] > 0
-
-    await eventually(waits, 3.0)
+    await eventually(lambda: _came(proxy, "BZPOPMIN"), 3.0)
     assert proxy.swallow_open(BLOCKING) == 1
     job = await direct.add("job", 1)
     # Required: the block and a margin of 2 to 5 s (upstream without a time-out: never).
@@ -30,6 +32,38 @@ async def test_dead_blocking_connection_is_replaced(proxy: Proxy, direct: Queue,
     following = await direct.add("job", 2)
     await crew.ledger.until(lambda: crew.ledger.completed[following.id], 0.5)
     assert crew.ledger.started[job.id] == 1
+    [line] = outage_lines(caplog, proxy.url)
+    assert "the connection that waits for jobs was lost" in line
+
+
+@pytest.mark.parametrize("is_busy", [False, True], ids=["idle", "busy"])
+async def test_worker_whose_connections_all_died_runs_a_job_within_the_block_and_five_seconds(
+    proxy: Proxy, direct: Queue, crew: Any, caplog: pytest.LogCaptureFixture, is_busy: bool
+) -> None:
+    # As after a failover of the network, or when a firewall has forgotten idle connections.
+    block = 1.0
+    ledger = crew.ledger
+    await crew.hire(0.2, settings=WorkerSettings(concurrency=2, drain_delay=block))
+    if is_busy:
+        await direct.add_bulk([{"name": "job", "data": number} for number in range(20)])
+        await ledger.until_completed(4, 5.0)
+    else:
+        await eventually(lambda: _came(proxy, "BZPOPMIN"), 3.0)
+    assert sum(proxy.swallow_open(kind) for kind in (COMMAND, BLOCKING, LOCKS)) >= 2
+    began = time.monotonic()
+    # A fetched job of each slot may be about to start.
+    held = len(ledger.started) + (2 if is_busy else 0)
+    if not is_busy:
+        await direct.add("job", 1)
+    # Required, and with default settings 10 s. (Upstream without a time-out: never.)
+    await ledger.until(lambda: len(ledger.started) > held, block + 5)
+    print(f"first job after {time.monotonic() - began:.2f} s")
+    await ledger.until_completed(20 if is_busy else 1, 5.0)
+    assert set(ledger.started.values()) == set(ledger.completed.values()) == {1}
+    assert not ledger.failed
+    [line] = outage_lines(caplog, proxy.url)
+    assert "did not answer" in line
+    assert "again after" in line
 
 
 async def test_dead_command_connection_is_replaced_and_jobs_run_once(
@@ -65,10 +99,7 @@ async def test_dead_connection_of_the_lock_thread_costs_no_lock(
     await crew.hire(6.0, lock_duration=2.0, stalled_interval=0.3)
     job = await direct.add("job", 1)
 
-    async def renewed() -> bool:
-        return proxy.commands["extendLocks"] > 0
-
-    await eventually(renewed, 3.0)
+    await eventually(lambda: _came(proxy, "extendLocks"), 3.0)
     assert proxy.swallow_open(LOCKS) == 1
     await crew.ledger.until_completed(1, 8.0)
     assert crew.ledger.started[job.id] == 1

@@ -50,6 +50,27 @@ async def test_adopted_job_gets_a_whole_new_lock(proxy: Proxy, direct: Queue, cr
     assert not crew.ledger.stalled
 
 
+@pytest.mark.parametrize("script", ["moveToActive", "moveToFinished"])
+async def test_job_whose_fetch_was_lost_in_an_outage_longer_than_its_lock_runs_at_once(
+    proxy: Proxy, direct: Queue, crew: Any, script: str
+) -> None:
+    await crew.hire()
+    rule = proxy.lose_reply(script, where=carries_job)
+    added = await direct.add_bulk([{"name": "job", "data": number} for number in range(3)])
+    await asyncio.wait_for(rule.hit.wait(), 2.0)
+    # The stalled check has noticed all jobs in an outage that outlasts their locks.
+    await proxy.refuse()
+    for job in added:
+        await direct.client.delete(f"{direct.toKey(job.id)}:lock")
+        await direct.client.sadd(direct.toKey("stalled"), job.id)
+    await proxy.accept()
+    await crew.ledger.until_completed(3, 3.0)
+    assert set(crew.ledger.started.values()) == {1}
+    assert not crew.ledger.stalled
+    assert not crew.ledger.failed
+    assert (await job_of(direct, added[2].id)).stalled_counter == 0
+
+
 async def test_many_lost_fetches_never_fail_a_job_that_never_ran(
     proxy: Proxy, direct: Queue, crew: Any
 ) -> None:

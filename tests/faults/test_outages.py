@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import asyncio
-import logging
 import time
 from collections import Counter
-from pathlib import Path
 from typing import Any
 
 import pytest
@@ -23,44 +20,6 @@ def assert_reports_are_few(ledger: Any, seconds: float) -> None:
     kinds = Counter(getattr(error, "code", type(error).__name__) for _, error in ledger.errors)
     assert kinds, "the outage must be told"
     assert max(kinds.values()) <= seconds * REPORTS_PER_SECOND + 2, kinds
-
-
-async def test_restarted_redis_gets_its_worker_back_at_once(
-    tmp_path: Path, crew: Any, queue_name: str, caplog: pytest.LogCaptureFixture
-) -> None:
-    caplog.set_level(logging.INFO, logger="bullpy")
-    folder = tmp_path / "redis"
-    with EmbeddedServer(folder, args=("--appendfsync", "always")) as server:
-        await crew.hire(0.2, url=server.url, concurrency=10)
-        async with Queue(queue_name, redis=server.url) as queue:
-            await queue.add_bulk([{"name": "job", "data": number} for number in range(100)])
-            await crew.ledger.until_completed(20, 10)
-            caplog.clear()
-            await asyncio.to_thread(server.stop)
-            went_down = time.monotonic()
-            # The window of the fault: what can be done without Redis is done meanwhile.
-            with pytest.raises(AssertionError):
-                await crew.ledger.until_completed(100, 3.0)
-            held = len(crew.ledger.started)
-            await asyncio.to_thread(server.start)
-            back = time.monotonic()
-            # Required: the first job starts within 2 s of Redis being back (upstream: 10-14 s).
-            await crew.ledger.until(lambda: len(crew.ledger.started) > held, 2.0)
-            await crew.ledger.until_completed(100, 100 / 10 * 0.2 + 5)
-            outage = back - went_down
-            counts = await queue.get_job_counts()
-        assert counts["completed"] == 100
-        assert counts["failed"] == 0
-        # The lock lasts longer than the outage: nothing ran twice.
-        assert set(crew.ledger.started.values()) == {1}
-        assert_reports_are_few(crew.ledger, outage + 1)
-        worker = [r for r in caplog.records if r.name == "bullpy.connection"]
-        lost = [r for r in worker if r.getMessage().startswith("no connection")]
-        again = [r for r in worker if r.getMessage().startswith("connected again")]
-        # The worker's connection and the producer's: one line each.
-        assert 1 <= len(lost) <= 2, [r.getMessage() for r in lost]
-        assert 1 <= len(again) <= 2, [r.getMessage() for r in again]
-        await crew.dismiss()
 
 
 async def test_worker_started_before_redis_waits_for_it_and_says_why(
@@ -122,18 +81,6 @@ async def test_server_without_room_for_clients_is_named_and_used_when_there_is_r
     await crew.ledger.until_completed(1, 2.0)
 
 
-async def test_full_server_mid_run_lets_the_worker_in_again(
-    proxy: Proxy, direct: Queue, crew: Any
-) -> None:
-    await crew.hire()
-    await direct.client.config_set("maxclients", 1)
-    proxy.cut()
-    await direct.add("job", 1)
-    await crew.ledger.until(lambda: crew.ledger.errors, 2.0)
-    await direct.client.config_set("maxclients", 1000)
-    await crew.ledger.until_completed(1, 2.0)
-
-
 @pytest.mark.parametrize("at_start", [True, False])
 async def test_wrong_password_is_named_and_the_right_one_works_at_once(
     proxy: Proxy, direct: Queue, crew: Any, at_start: bool
@@ -173,27 +120,6 @@ async def test_unreachable_address_is_named_within_a_second(
     assert words in str(crew.ledger.errors[0][1])
     assert words in caplog.text
     assert not crew.runs[0].done()
-
-
-async def test_replica_that_is_promoted_is_used_at_once(
-    own_server: EmbeddedServer, direct: Queue, crew: Any
-) -> None:
-    await crew.hire(0.5, url=own_server.url, concurrency=3)
-    await direct.add_bulk([{"name": "job", "data": number} for number in range(6)])
-    await crew.ledger.until(lambda: len(crew.ledger.started) >= 3, 5.0)
-    # Read-only, with a primary that does not exist: the data stays.
-    await direct.client.execute_command("REPLICAOF", "127.0.0.1", "1")
-    began = time.monotonic()
-    with pytest.raises(AssertionError):
-        await crew.ledger.until_completed(6, 3.0)
-    assert not crew.ledger.failed
-    await direct.client.execute_command("REPLICAOF", "NO", "ONE")
-    await crew.ledger.until_completed(6, 4.0)
-    assert_reports_are_few(crew.ledger, time.monotonic() - began)
-    # Upstream dropped every result that was ready meanwhile, and ran the jobs again.
-    assert set(crew.ledger.started.values()) == {1}
-    counts = await direct.get_job_counts()
-    assert counts["failed"] == 0
 
 
 async def test_stopped_server_process_costs_nothing_once_it_goes_on(

@@ -8,7 +8,7 @@ from collections import Counter
 from typing import Any
 
 import pytest
-from support.faults import eventually
+from support.faults import eventually, outage_lines
 from support.proxy import Proxy
 
 from bullpy import Queue, RateLimited, errors
@@ -62,7 +62,7 @@ async def test_failure_is_held_until_redis_takes_it(proxy: Proxy, direct: Queue,
 
 @pytest.mark.parametrize("command", ["moveToActive", "moveToFinished", "BZPOPMIN"])
 async def test_refused_command_neither_spins_nor_floods(
-    proxy: Proxy, direct: Queue, crew: Any, command: str
+    proxy: Proxy, direct: Queue, crew: Any, command: str, caplog: pytest.LogCaptureFixture
 ) -> None:
     await crew.hire()
     rule = proxy.answer(command, "-NOPERM no permissions to run this command", times=None)
@@ -83,6 +83,14 @@ async def test_refused_command_neither_spins_nor_floods(
     await crew.ledger.until_completed(1, 2.0)
     following = await direct.add("job", 2)
     await crew.ledger.until(lambda: crew.ledger.completed[following.id], 1.0)
+
+    async def is_over() -> bool:
+        return len(outage_lines(caplog, proxy.url)) > 1
+
+    await eventually(is_over, 2.0)
+    lost, again = outage_lines(caplog, proxy.url)
+    assert "no permissions to run this command" in lost
+    assert "asks again after" in again
 
 
 async def test_server_without_memory_costs_no_job(proxy: Proxy, direct: Queue, crew: Any) -> None:

@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 from redis.asyncio.sentinel import Sentinel
-from support.faults import eventually
+from support.faults import eventually, outage_lines
 from support.ha import Crew, Sentinels, Server
 
 from bullpy import Queue, QueueEvents, RedisSettings, errors
@@ -99,7 +99,12 @@ async def test_waiting_commands_and_ready_made_clients_find_the_primary(
 
 
 async def test_worker_resumes_within_two_seconds_of_the_promotion(
-    sentinels: Sentinels, queue: Queue, crew: Crew, queue_name: str, record_property: Any
+    sentinels: Sentinels,
+    queue: Queue,
+    crew: Crew,
+    queue_name: str,
+    record_property: Any,
+    caplog: pytest.LogCaptureFixture,
 ) -> None:
     jobs = 300
     seen: set[str] = set()
@@ -109,6 +114,7 @@ async def test_worker_resumes_within_two_seconds_of_the_promotion(
         await eventually(lambda: asyncio.to_thread(lambda: sentinels.is_replicated), 5.0)
         await crew.hire(0.05, concurrency=5, **SHORT_LOCKS)
         await crew.ledger.until_completed(20, 5.0)
+        caplog.clear()
         sentinels.first.kill()
         killed = time.monotonic()
         became = await promoted(sentinels.second)
@@ -126,6 +132,10 @@ async def test_worker_resumes_within_two_seconds_of_the_promotion(
         await eventually(lambda: _are_done(queue, jobs), jobs * 0.05 / 5 + 10)
         await eventually(lambda: _is(len(seen) >= jobs - 20), 5.0)
     assert not crew.ledger.failed
+    # The queue, the worker and its events tell of one outage.
+    masked = str(RedisSettings.of(sentinels.url).masked_url)
+    lines = [line for line in outage_lines(caplog, masked) if "events of" not in line]
+    assert [line.partition(":")[0][:15] for line in lines] == ["no connection t", "connected again"]
 
 
 async def test_producer_that_adds_during_the_failover_waits_for_its_end(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
 import signal
 import sys
@@ -12,6 +13,8 @@ from collections import Counter
 from collections.abc import Awaitable, Callable
 from pathlib import Path
 from typing import Any, Self
+
+import pytest
 
 from bullpy import Worker
 
@@ -104,6 +107,16 @@ class Ledger:
             f"{len(self.started)} started, {len(self.completed)} completed, failed {self.failed}, "
             f"stalled {self.stalled}, errors {[str(error) for _, error in self.errors[-5:]]}"
         )
+
+
+def outage_lines(caplog: pytest.LogCaptureFixture, url: str) -> list[str]:
+    """What bullpy warned of, but for what it said about other servers than that."""
+    told = [
+        record
+        for record in caplog.records
+        if record.name.startswith("bullpy") and record.levelno >= logging.WARNING
+    ]
+    return [record.getMessage() for record in told if getattr(record, "redis", url) == url]
 
 
 class Program:
