@@ -12,11 +12,11 @@ PYTHON ?=
 ARGS ?=
 BIN := .venv/bin
 
-.PHONY: help setup demo test check fix bench docs lock clean
+.PHONY: help setup demo test check fix bench bench-audio docs lock clean
 .PHONY: .dev .demo .node-tests .node-example .ffmpeg
 
 help: ## What there is
-	@grep -hE '^[a-z]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z]+):.*## /  make \1\t/' | expand -t 16
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed -E 's/^([a-z-]+):.*## /  make \1\t/' | expand -t 16
 
 setup: .dev .node-tests .node-example ## Python environment and Node packages
 	@echo "ready: $(BIN)/python is $$($(BIN)/python --version)"
@@ -40,6 +40,10 @@ fix: .dev ## Format, and what the linter can mend
 
 bench: .dev .node-tests ## Measure against Node and the upstream port
 	@$(BIN)/python benchmarks/throughput.py $(ARGS)
+
+bench-audio: .dev ## Measure audio analysis against ffmpeg, pyloudnorm and librosa
+	@scripts/bench-audio.sh
+	@$(BIN)/python -m benchmarks.audio $(ARGS)
 
 docs: .dev ## build/docs/index.html
 	@$(BIN)/sphinx-build --quiet --fail-on-warning docs build/docs

@@ -31,6 +31,30 @@ def run(script: str, *arguments: str) -> list[dict[str, Any]]:
     return [json.loads(line) for line in done.stdout.splitlines()]
 
 
+def test_audio_measures_each_file_with_each_engine() -> None:
+    names = ["bullpy", "bullpy_1_thread", "bullpy_numpy", "ffmpeg"]
+    options = ["--seconds", "5", "--rounds", "1", "--no-hour", "--tools", ",".join(names)]
+    done = subprocess.run(
+        [sys.executable, "-m", "benchmarks.audio", "--json", *options],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert list(result["files"]) == ["wav", "flac", "mp3"]
+    for rows in result["files"].values():
+        assert list(rows) == names
+        expected = rows["bullpy"]["values"]["integrated"]
+        for name in names[:3]:
+            assert 0 < rows[name]["in_process_s"] < rows[name]["process_s"]
+            assert rows[name]["values"]["integrated"] == pytest.approx(expected, abs=1e-6)
+        assert rows["ffmpeg"].get("missing") or rows["ffmpeg"]["process_s"] > 0
+    assert result["cold_start_ms"]["bullpy_audio"] > 0
+
+
 @pytest.mark.parametrize("mode", ["process", "add"])
 def test_throughput_reports_each_concurrency(mode: str) -> None:
     rows = run("throughput.py", "--jobs", "200", "--concurrency", "1,20", "--mode", mode)

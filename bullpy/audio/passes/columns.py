@@ -21,20 +21,28 @@ class Columns(Generic[_Float]):
 
     def __init__(self, combine: np.ufunc) -> None:
         self._combine = combine
-        self._parts: list[NDArray[_Float]] = []
+        # One row per cell: the array then grows at its end, without a second copy.
+        self._cells: NDArray[_Float] | None = None
         self._count = 0
 
     def add(self, first: int, values: NDArray[_Float]) -> None:
         """Add the columns `first`, `first` + 1, ... of shape (channels, columns)."""
+        if self._cells is None:
+            self._cells = np.zeros((0, len(values)), values.dtype)
+        cells = self._cells
         if first < self._count:
-            last = self._parts[-1]
-            last[:, -1] = self._combine(last[:, -1], values[:, 0])
+            cells[first] = self._combine(cells[first], values[:, 0])
             values = values[:, 1:]
-        if values.shape[1]:
-            self._parts.append(values)
-            self._count += values.shape[1]
+        needed = self._count + values.shape[1]
+        if needed > len(cells):
+            room = len(cells) + len(cells) // 8 + 256
+            cells.resize((max(needed, room), cells.shape[1]), refcheck=False)
+        cells[self._count : needed] = values.T
+        self._count = needed
 
     def joined(self) -> NDArray[_Float]:
         """All columns, shape (channels, columns). Call it once, at the end."""
-        parts, self._parts = self._parts, []
-        return np.concatenate(parts, axis=1)
+        cells = self._cells
+        assert cells is not None
+        cells.resize((self._count, cells.shape[1]), refcheck=False)
+        return cells.T

@@ -65,7 +65,7 @@ class SpectrumPass:
         self._rows = []
         if len(rows):
             rows[0, 4] = np.nan  # the first frame has none before it
-        power, centroid, rolloff, flatness, flux = (rows[:, i].copy() for i in range(5))
+        power, centroid, rolloff, flatness, flux = (rows[:, i] for i in range(5))
         return raw.SpectrumFrames(
             size=self._size,
             hop=self._hop,
@@ -74,7 +74,7 @@ class SpectrumPass:
             rolloff=rolloff,
             flatness=flatness,
             flux=flux,
-            bands=rows[:, 5:].copy(),
+            bands=rows[:, 5:],
             average=self._total / len(rows) if len(rows) else np.zeros(0),
         )
 
