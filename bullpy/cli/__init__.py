@@ -1,6 +1,7 @@
 """The `bullpy` command: one module per group of commands.
 
-Exit codes: 0 done, 1 it failed, 2 wrong call or configuration, 130 interrupted; `bullpy worker`
+Exit codes: 0 done, 1 it failed, 2 wrong call or configuration, 3 a file is outside its target
+(`bullpy audio analyze`), 130 interrupted; `bullpy worker`
 ends with the code of `SystemExit` where a processor raised it.
 """
 
