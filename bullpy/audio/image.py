@@ -22,6 +22,7 @@ AUDIBLE = -60.0
 _WHOLE_LIMIT = -0.1
 _WINDOW_LIMIT = -0.5
 _WINDOW_SHARE = 0.05
+_ROUNDING = 1e-12
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,11 +65,13 @@ def stereo_of(raw: RawMeasurement) -> Stereo:
     # Mid plus side is half of left plus right: the mean power that the mono sum is held to.
     mid = max(0.0, (left + right) / 4 + cross / 2)
     side = max(0.0, (left + right) / 4 - cross / 2)
+    # A difference of sums that are nearly equal: below this it is their rounding.
+    silent = max(floor, _ROUNDING * (left + right))
     return Stereo(
         correlation=correlation,
         width=side / (mid + side),
         balance=(math.sqrt(right) - math.sqrt(left)) / (math.sqrt(right) + math.sqrt(left)),
-        mono_compatibility=power_decibels(mid / (mid + side)) if mid > floor else None,
+        mono_compatibility=power_decibels(mid / (mid + side)) if mid > silent else None,
         has_phase_issues=has_phase_issues(correlation, *correlation_curve(raw)),
     )
 

@@ -141,6 +141,8 @@ async def test_job_that_a_closing_worker_was_fetching_is_handed_back(
     proxy: Proxy, direct: Queue, crew: Any
 ) -> None:
     worker = await crew.hire()
+    # Not before: connecting takes several replies, each of them delayed.
+    await eventually(lambda: _came(proxy, "BZPOPMIN"), 3.0)
     proxy.delay = 0.4
     fetches = proxy.commands["moveToActive"]
     job = await direct.add("job", 1)

@@ -156,7 +156,8 @@ FAULTS = [
     Fault("stopped for 60 s", Scene.stop, Scene.start, "ended|refused", lasts=60.0, lock=30.0),
     Fault("killed", Scene.kill, Scene.start, "ended|refused"),
     Fault("loading", Scene.restart_slowly, Scene.loaded, "is loading", **SLOW_LOADING),
-    Fault("out of memory", Scene.fill_memory, Scene.free_memory, "is out of memory"),
+    # Jobs go on to their end for 1.5 s of it, and their commands count.
+    Fault("out of memory", Scene.fill_memory, Scene.free_memory, "is out of memory", lasts=4.0),
     Fault("read-only", Scene.demote, Scene.promote, "is a read-only replica"),
     Fault("without primary", Scene.demote_strictly, Scene.promote, "lost its primary"),
     Fault("disk full", Scene.break_disk, Scene.mend_disk, "saving to disk fails"),
