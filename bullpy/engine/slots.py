@@ -251,8 +251,9 @@ class Slots:
             try:
                 await self._backend.conn.zadd(cast("bytes", reply[0]).decode(), {"0": 0})
             except errors.RedisError as error:
-                # Other workers look for themselves after their drain_delay.
-                self._owner.report(error)
+                # Other workers look for themselves after their drain_delay. What Redis refuses
+                # here it refuses to the next fetch too, which tells it.
+                self._owner.reports.report(error, told=True)
         return float(reply[2])
 
     async def _end_marker(self) -> None:
