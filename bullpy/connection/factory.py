@@ -4,7 +4,8 @@
   have in common, for commands that do not block.
 - `BlockingConnection` is a connection of its own for one waiting command at a time; its read
   time-out is always longer than the wait.
-- `ThreadClient` is a synchronous connection for the lock thread.
+
+`threadclient` makes the synchronous connection of the lock thread, of the same parts.
 """
 
 from __future__ import annotations
@@ -19,7 +20,7 @@ from collections.abc import Callable
 from typing import Any, cast
 
 from redis.asyncio.connection import AbstractConnection, ConnectionPool
-from redis.exceptions import NoScriptError, ResponseError
+from redis.exceptions import ResponseError
 
 from bullpy import errors
 from bullpy.connection import identity as identities
@@ -43,9 +44,6 @@ BLOCK_MARGIN = 3.0
 
 SLOW_CONNECT = 0.9
 """Seconds after which a connection that is still being made is worth a log line."""
-
-ROUTED_TIMEOUT = 3.0
-"""Seconds that the lock thread waits at most for a server that may be replaced by another."""
 
 _INHERITED: weakref.WeakSet[SharedRedis] = weakref.WeakSet()
 _shared: weakref.WeakKeyDictionary[asyncio.AbstractEventLoop, dict[Target, SharedRedis]] = (
@@ -404,58 +402,6 @@ class BlockingConnection:
         if shared is not None and self._locator.target.is_routed:
             shared.accompany(self)
         return connection
-
-
-class ThreadClient:
-    """A synchronous connection for one thread; it reconnects at the next call after an error.
-
-    Args:
-        settings: Where to connect.
-        name: Its name on the server.
-        timeout: Seconds for connecting and for each reply.
-        key: A key of those that it is for: in a cluster they must lie on one node.
-    """
-
-    def __init__(
-        self, settings: RedisSettings, name: str, timeout: float, *, key: str | None = None
-    ) -> None:
-        self._settings = settings
-        self._name = name
-        self._locator = Locator(Target.of(settings, key))
-        # A server that hangs may have been replaced, which only a new connection finds out.
-        self.timeout = min(timeout, ROUTED_TIMEOUT) if self._locator.target.is_routed else timeout
-        self._connection: sockets.ThreadSocket | None = None
-
-    def run_script(self, sha: bytes, source: bytes, *args: Any) -> Reply:
-        """Run a Lua script; load it first where the server does not have it.
-
-        Raises:
-            errors.RedisError: Not reached, no reply in time, or refused.
-        """
-        try:
-            try:
-                return self._call("EVALSHA", sha, *args)
-            except NoScriptError:
-                return self._call("EVAL", source, *args)
-        except Exception as error:
-            if not isinstance(error, ResponseError) or misplaced(error):
-                self.close()
-            raise classify(error, self._settings) from error
-
-    def close(self) -> None:
-        """Close the socket."""
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            connection.disconnect()
-
-    def _call(self, *args: Any) -> Reply:
-        connection = self._connection
-        if connection is None:
-            connection = self._connection = self._locator.open_in_thread(
-                client_name=self._name, timeout=self.timeout
-            )
-        connection.send_packed_command([pack(args)])
-        return cast("Reply", connection.read_response(disable_decoding=True))
 
 
 def share(settings: RedisSettings, *, key: str | None = None) -> SharedRedis:

@@ -8,8 +8,6 @@ Key order, argument order and the meaning of replies are those of BullMQ's scrip
 from __future__ import annotations
 
 from collections.abc import Coroutine, Mapping
-from dataclasses import dataclass
-from enum import Enum
 from typing import Any, cast
 
 from bullpy import codec, errors, scripts
@@ -18,6 +16,7 @@ from bullpy.connection.client import ScriptHead, run_packed, run_script
 from bullpy.connection.clock import ServerClock
 from bullpy.connection.pipelining import Pipeliner
 from bullpy.connection.probe import classify
+from bullpy.engine.fetched import Appetite, Fetched, GlobalLimit
 from bullpy.job import Job
 from bullpy.jobhash import CRASHES_FIELD, stacktrace_json
 from bullpy.ownscripts import RETAKE
@@ -25,49 +24,6 @@ from bullpy.settings import WorkerSettings
 
 _FINISH_TAIL = b"$%d\r\n%b\r\n" * 11
 """The end of `moveToFinished`: the keys from the job's on, and the arguments."""
-
-
-class Appetite(Enum):
-    """How much a worker needs a job; the values are arguments of the fetching script."""
-
-    NONE = b""
-    WAITS = b"1"
-    STARVES = b"2"
-
-
-@dataclass(frozen=True, slots=True)
-class GlobalLimit:
-    """What a fetch told of the queue's global concurrency.
-
-    Attributes:
-        concurrency: How many jobs may run at a time.
-        others_wait: Whether a worker of bullpy holds no job because of it.
-        is_full: Whether that many run, so that none could be fetched.
-    """
-
-    concurrency: int
-    others_wait: bool
-    is_full: bool
-
-
-@dataclass(slots=True)
-class Fetched:
-    """What a fetch brought.
-
-    Attributes:
-        asked: Whether the call asked for a next job at all.
-        job: The next job, None if there is none to be had now.
-        limited_for: Seconds until the rate limit lets the next job through; 0 if none holds.
-        due_at: When the next delayed job is due, seconds since 1970 by this machine's clock; 0 if
-            there is none.
-        limit: What is known of the queue's global concurrency, None if it has none.
-    """
-
-    asked: bool = False
-    job: Job[Any] | None = None
-    limited_for: float = 0.0
-    due_at: float = 0.0
-    limit: GlobalLimit | None = None
 
 
 class Calls:

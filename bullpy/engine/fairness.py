@@ -23,7 +23,7 @@ from __future__ import annotations
 import time
 
 from bullpy.backend import Backend
-from bullpy.engine.calls import Appetite, Fetched, GlobalLimit
+from bullpy.engine.fetched import Appetite, Fetched, GlobalLimit
 from bullpy.places import TURN
 
 SOON = 0.05

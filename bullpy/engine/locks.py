@@ -15,8 +15,9 @@ from typing import TypeVar, cast
 
 from bullpy import codec, errors, scripts
 from bullpy.backend import Backend
-from bullpy.connection.factory import ThreadClient, client_name
+from bullpy.connection.factory import client_name
 from bullpy.connection.pipelining import retry_pause
+from bullpy.connection.threadclient import ThreadClient
 from bullpy.settings import WorkerSettings
 
 RETRY_MIN = 0.1

@@ -8,7 +8,8 @@ from typing import Any, cast
 
 from bullpy import errors
 from bullpy.backend import Backend
-from bullpy.engine.calls import Calls, Fetched
+from bullpy.engine.calls import Calls
+from bullpy.engine.fetched import Fetched
 from bullpy.job import Job
 from bullpy.settings import WorkerSettings
 

@@ -13,8 +13,9 @@ from typing import Any, Protocol, TypeGuard, cast
 from bullpy import codec, errors
 from bullpy.codec import Encoded
 from bullpy.connection.pipelining import retry_pause
-from bullpy.engine.calls import Calls, Fetched
+from bullpy.engine.calls import Calls
 from bullpy.engine.eventstream import EventStream
+from bullpy.engine.fetched import Fetched
 from bullpy.engine.patience import Patience
 from bullpy.engine.recovery import Recovery
 from bullpy.engine.reports import Reports

@@ -19,8 +19,9 @@ from bullpy.connection.clock import ServerClock
 from bullpy.connection.factory import BlockingConnection
 from bullpy.connection.pipelining import retry_pause
 from bullpy.engine import apart
-from bullpy.engine.calls import Calls, Fetched
+from bullpy.engine.calls import Calls
 from bullpy.engine.fairness import SOON, Share
+from bullpy.engine.fetched import Fetched
 from bullpy.engine.locks import LockKeeper
 from bullpy.engine.recovery import Recovery
 from bullpy.engine.runner import Outcome, Runner, Running

@@ -14,8 +14,8 @@ from support.faults import eventually, outage_lines
 from support.ha import Crew, Sentinels, Server
 
 from bullpy import Queue, QueueEvents, RedisSettings, errors
-from bullpy.connection.factory import ThreadClient
 from bullpy.connection.probe import probe
+from bullpy.connection.threadclient import ThreadClient
 from bullpy.scripts import load
 
 RESUMES_WITHIN = 2.0

@@ -17,6 +17,7 @@ from support.outcomes import failure_of, result_of
 from bullpy import EmbeddedServer, FlowProducer, Job, Queue, Worker, WorkerSettings, errors
 from bullpy.connection.clock import ServerClock
 from bullpy.engine import calls
+from bullpy.engine.fetched import Fetched
 from bullpy.queue import CANCEL_REASON_LIMIT, CANCEL_STREAM
 
 CANCELLED = "The job was cancelled"
@@ -301,7 +302,7 @@ async def test_request_between_fetch_and_start_is_not_lost(
     gate, reached = asyncio.Event(), asyncio.Event()
     confirm = calls.Calls._confirmed
 
-    async def slow(self: calls.Calls, fetched: calls.Fetched, *args: Any) -> calls.Fetched:
+    async def slow(self: calls.Calls, fetched: Fetched, *args: Any) -> Fetched:
         if fetched.job is not None and fetched.job.name == "late":
             reached.set()
             await gate.wait()

@@ -9,7 +9,8 @@ import pytest
 from support.node import Node, NodeWorker, eventually
 
 from bullpy import Job, Queue, Worker
-from bullpy.engine.calls import Appetite, Calls
+from bullpy.engine.calls import Calls
+from bullpy.engine.fetched import Appetite
 from bullpy.places import KNOCK
 from bullpy.settings import WorkerSettings
 
