@@ -352,7 +352,7 @@ class Slots:
     # -- running ---------------------------------------------------------------------------
 
     def _start(self, job: Job[Any]) -> None:
-        chain = asyncio.create_task(self._chain(job))
+        chain = asyncio.create_task(self._chain(self._take(job)))
         self._chains.add(chain)
         self._update()
 
@@ -378,15 +378,11 @@ class Slots:
         else:
             self._empty.set()
 
-    async def _chain(self, job: Job[Any]) -> None:
-        """Run this job, and those that its finishing call and the ones after it bring."""
-        following: Job[Any] | None = job
-        while following is not None:
-            fetched = await self._one(following)
-            self._note(fetched)
-            following = fetched.job
+    def _take(self, job: Job[Any]) -> Running:
+        """Hold a job that was just fetched: its lock is renewed from now on.
 
-    async def _one(self, job: Job[Any]) -> Fetched:
+        At once, not with its first step: until then another job may block the event loop.
+        """
         earlier = self.running.get(job.id)
         if earlier is not None and not earlier.settling:
             # Its lock ran out, and the stalled check gave the job back: to this worker.
@@ -394,6 +390,18 @@ class Slots:
         running = self.running[job.id] = Running(job)
         self._room.enter(running)
         self._locks.track(job.id, job.token or "")
+        return running
+
+    async def _chain(self, running: Running) -> None:
+        """Run this job, and those that its finishing call and the ones after it bring."""
+        following: Running | None = running
+        while following is not None:
+            fetched = await self._one(following)
+            self._note(fetched)
+            following = None if fetched.job is None else self._take(fetched.job)
+
+    async def _one(self, running: Running) -> Fetched:
+        job = running.job
         try:
             outcome = await self._run(running)
             if running.released:

@@ -11,9 +11,11 @@ from collections.abc import Callable
 from typing import Any
 
 import pytest
+from redis import Redis
 from support.faults import Program, eventually
 
-from bullpy import Queue, Worker
+from bullpy import Job, Queue, Worker
+from bullpy.engine.slots import Slots
 
 
 class UnprintableError(Exception):
@@ -224,6 +226,27 @@ async def test_job_whose_fetch_the_blocked_loop_read_too_late_runs_once(
         assert len(executions) + sum(crew.ledger.started.values()) == len(jobs)
         program.signal(signal.SIGTERM)
         assert await program.ends(5.0) == 0
+
+
+async def test_lock_is_renewed_from_the_fetch_on_although_the_loop_is_blocked_before_the_start(
+    own_server: Any, direct: Queue, crew: Any, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    # Between the reply of the fetch and the first step of the job, another callback blocks.
+    held: list[bool] = []
+    start = Slots._start
+
+    def then_block(slots: Slots, job: Job[Any]) -> None:
+        start(slots, job)
+        time.sleep(1.0)
+        with Redis.from_url(own_server.url, decode_responses=True) as client:
+            held.append(client.get(f"{direct.qualifiedName}:{job.id}:lock") == job.token)
+
+    monkeypatch.setattr(Slots, "_start", then_block)
+    await crew.hire(url=own_server.url, lock_duration=0.5, stalled_interval=30.0)
+    job = await direct.add("job", 1)
+    await crew.ledger.until_completed(1, 5.0)
+    assert held == [True]
+    assert crew.ledger.started == {job.id: 1}
 
 
 async def test_job_whose_data_is_no_json_fails_at_once_without_running(
