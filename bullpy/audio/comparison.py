@@ -10,6 +10,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import cast
 
+from pydantic.alias_generators import to_camel
+
 from bullpy.audio.targets import BAND_NAMES, GenreTargets, Target, finite
 
 Wire = Mapping[str, object]
@@ -74,18 +76,16 @@ def with_targets(report: Wire, targets: GenreTargets) -> Compared:
             nulls.append(f"comparison.{name}.value")
         if not target.decides:
             undecided.append(f"comparison.{name}.ok")
-        return _beside_target(value, target)
+        return beside_target(value, target)
 
     values: dict[str, object] = {
-        camel: entry(camel, METRICS[camel], target)
+        to_camel(name): entry(to_camel(name), METRICS[to_camel(name)], target)
         for name, target in targets.metrics.items()
-        if (camel := _camel(name))
     }
     if targets.bands:
         values["bands"] = {
-            camel: entry(f"bands.{camel}", f"spectralBands.{camel}.energyDb", target)
+            to_camel(name): entry(f"bands.{to_camel(name)}", band_path(name), target)
             for name, target in targets.bands.items()
-            if (camel := _camel(name))
         }
     warnings: list[dict[str, str]] = []
     if targets.unknown:
@@ -99,6 +99,26 @@ def with_targets(report: Wire, targets: GenreTargets) -> Compared:
         text = "The file has no such value; another warning says why."
         warnings.append(_warning("nothing-to-compare", f"{text} Null: {', '.join(nulls)}."))
     return Compared(values or None, warnings)
+
+
+def beside_target(value: float | None, target: Target) -> dict[str, object]:
+    """One metric beside its target; see `with_targets`."""
+    low, high = target.bounds()
+    delta: float | None = None
+    ok: bool | None = None
+    if value is not None:
+        excess = target.excess(value)
+        delta = round(excess if target.target is None else value - target.target, _DECIMALS)
+        ok = excess == 0 if target.decides else None
+    return {
+        "value": value,
+        "target": target.target,
+        "tolerance": target.tolerance,
+        "min": low,
+        "max": high,
+        "delta": delta,
+        "ok": ok,
+    }
 
 
 def with_reference(report: Wire, reference: Wire) -> Compared:
@@ -122,9 +142,7 @@ def with_reference(report: Wire, reference: Wire) -> Compared:
 
     values: dict[str, object] = {name: entry(name, path) for name, path in METRICS.items()}
     values["bands"] = {
-        camel: entry(f"bands.{camel}", f"spectralBands.{camel}.energyDb")
-        for name in BAND_NAMES
-        if (camel := _camel(name))
+        to_camel(name): entry(f"bands.{to_camel(name)}", band_path(name)) for name in BAND_NAMES
     }
     warnings: list[dict[str, str]] = []
     if nulls:
@@ -142,36 +160,17 @@ def nothing(reason: str) -> Compared:
     return Compared(None, [_warning("nothing-to-compare", f"{reason} Null: comparison.")])
 
 
+def band_path(band: str) -> str:
+    """The dotted name of a band's level in the result."""
+    return f"spectralBands.{to_camel(band)}.energyDb"
+
+
 def number_at(report: Wire, path: str) -> float | None:
     """The number at a dotted path of a report; None where there is no finite number."""
     value: object = report
     for part in path.split("."):
         value = cast("object", value.get(part)) if isinstance(value, Mapping) else None
     return finite(value)
-
-
-def _beside_target(value: float | None, target: Target) -> dict[str, object]:
-    low, high = target.bounds()
-    delta: float | None = None
-    ok: bool | None = None
-    if value is not None:
-        if target.target is not None:
-            delta = value - target.target
-        else:
-            below = min(0.0, value - low) if low is not None else 0.0
-            above = max(0.0, value - high) if high is not None else 0.0
-            delta = below or above
-        if target.decides:
-            ok = (low is None or value >= low) and (high is None or value <= high)
-    return {
-        "value": value,
-        "target": target.target,
-        "tolerance": target.tolerance,
-        "min": low,
-        "max": high,
-        "delta": None if delta is None else round(delta, _DECIMALS),
-        "ok": ok,
-    }
 
 
 def _engine(report: Wire) -> str:
@@ -184,8 +183,3 @@ def _engine(report: Wire) -> str:
 
 def _warning(code: str, message: str) -> dict[str, str]:
     return {"code": code, "message": message}
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)

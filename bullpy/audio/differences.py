@@ -6,8 +6,7 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from bullpy.audio.comparison import number_at
-from bullpy.audio.presets import band_path
+from bullpy.audio.comparison import band_path, number_at
 from bullpy.audio.targets import BAND_NAMES
 
 if TYPE_CHECKING:

@@ -296,8 +296,9 @@ def _loudness(
 
 def _goal_band(axes: Axes, goal: Goal, low: float, high: float) -> tuple[float, float]:
     """The target as a band; the axis grows to show it."""
-    bottom = goal.low if goal.low is not None else low
-    top = goal.high if goal.high is not None else high
+    least, most = goal.wanted.bounds()
+    bottom = low if least is None else least
+    top = high if most is None else most
     axes.axhspan(bottom, top, color=GREEN, alpha=0.16, linewidth=0)
     axes.text(
         0.006, (bottom + top) / 2, f"target {_typeset(str(goal))}", va="center",

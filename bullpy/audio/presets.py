@@ -12,9 +12,11 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, cast
 
+from pydantic.alias_generators import to_camel
+
 from bullpy import errors
 from bullpy.audio import targets
-from bullpy.audio.comparison import METRICS, number_at
+from bullpy.audio.comparison import METRICS, band_path, beside_target, number_at
 
 if TYPE_CHECKING:
     from bullpy.audio.report import AudioReport
@@ -46,13 +48,6 @@ _MONO_PODCAST: dict[str, object] = {
     "true_peak": {"max": -1.0},
 }
 
-_METRIC_PATHS = {
-    "lufs": METRICS["lufs"],
-    "true_peak": METRICS["truePeak"],
-    "lra": METRICS["lra"],
-    "dr": METRICS["dr"],
-    "stereo": METRICS["stereo"],
-}
 _LABELS: dict[str, tuple[str, str]] = {
     "lufs": ("loudness", "LUFS"),
     "true_peak": ("true peak", "dBTP"),
@@ -70,26 +65,22 @@ class Goal:
         metric: Its dotted name in the result, such as `loudness.integrated`.
         label: Its name for people.
         unit: Its unit.
-        target: The value to aim at; None when only limits are given.
-        tolerance: Allowed distance from the target.
-        low: Lowest allowed value; None for no limit.
-        high: Highest allowed value; None for no limit.
+        wanted: What the metric should be.
     """
 
     metric: str
     label: str
     unit: str
-    target: float | None
-    tolerance: float | None
-    low: float | None
-    high: float | None
+    wanted: targets.Target
 
     def __str__(self) -> str:
-        if self.target is not None and self.tolerance is not None:
-            return f"{self.target:g} +/- {self.tolerance:g}"
-        if self.low is not None and self.high is not None:
-            return f"{self.low:g} to {self.high:g}"
-        return f"at least {self.low:g}" if self.low is not None else f"at most {self.high:g}"
+        wanted = self.wanted
+        if wanted.target is not None and wanted.tolerance is not None:
+            return f"{wanted.target:g} +/- {wanted.tolerance:g}"
+        low, high = wanted.bounds()
+        if low is not None and high is not None:
+            return f"{low:g} to {high:g}"
+        return f"at least {low:g}" if low is not None else f"at most {high:g}"
 
 
 @dataclass(frozen=True, slots=True)
@@ -99,12 +90,15 @@ class Check:
     Attributes:
         goal: The goal.
         value: What was measured; None where it is not defined.
-        excess: How far it is above (positive) or below (negative) the range; 0 within.
     """
 
     goal: Goal
     value: float | None
-    excess: float
+
+    @property
+    def excess(self) -> float:
+        """How far it is above (positive) or below (negative) the range; 0 within."""
+        return 0.0 if self.value is None else self.goal.wanted.excess(self.value)
 
     @property
     def ok(self) -> bool | None:
@@ -113,17 +107,7 @@ class Check:
 
     def to_wire(self) -> dict[str, object]:
         """Plain JSON types."""
-        goal = self.goal
-        delta = None if self.value is None or goal.target is None else self.value - goal.target
-        return {
-            "value": None if self.value is None else round(self.value, 6),
-            "target": goal.target,
-            "tolerance": goal.tolerance,
-            "min": goal.low,
-            "max": goal.high,
-            "delta": None if delta is None else round(delta, 6),
-            "ok": self.ok,
-        }
+        return beside_target(self.value, self.goal.wanted)
 
 
 @dataclass(frozen=True, slots=True)
@@ -145,7 +129,7 @@ class Target:
     def check(self, report: AudioReport) -> list[Check]:
         """Each goal beside what was measured."""
         wire = report.to_wire()
-        return [_check(goal, number_at(wire, goal.metric)) for goal in self.goals]
+        return [Check(goal, number_at(wire, goal.metric)) for goal in self.goals]
 
     def goal(self, metric: str) -> Goal | None:
         """The goal of a metric, if there is one."""
@@ -207,17 +191,18 @@ def _target(name: str, content: Mapping[str, object]) -> Target:
         # Its words are those for a producer of jobs; what is wrong follows the field's name.
         problem = error.message.rpartition("genreTargets.")[2]
         raise _wrong(name, problem) from error
-    wanted = [(key, *_LABELS[key], _METRIC_PATHS[key], item) for key, item in sent.metrics.items()]
-    wanted += [
+    asked = [
+        (key, *_LABELS[key], METRICS[to_camel(key)], item) for key, item in sent.metrics.items()
+    ]
+    asked += [
         (band, f"band {band.replace('_', ' ')}", "dB", band_path(band), item)
         for band, item in sent.bands.items()
     ]
     goals: list[Goal] = []
-    for key, words, unit, path, item in wanted:
-        low, high = item.bounds()
+    for key, words, unit, path, item in asked:
         if not item.decides:
             raise _wrong(name, f"{key} needs a tolerance, a min or a max")
-        goals.append(Goal(path, words, unit, item.target, item.tolerance, low, high))
+        goals.append(Goal(path, words, unit, item))
     if not goals:
         raise _wrong(name, "it asks for nothing, such as lufs or true_peak")
     return Target(
@@ -228,25 +213,8 @@ def _target(name: str, content: Mapping[str, object]) -> Target:
     )
 
 
-def band_path(band: str) -> str:
-    """The dotted name of a band's level in the result."""
-    first, *rest = band.split("_")
-    return f"spectralBands.{first}{''.join(part.capitalize() for part in rest)}.energyDb"
-
-
 def _wrong(where: str, what: str) -> errors.ConfigurationError:
     return errors.ConfigurationError(
         f"{where!r} is no target: {what.rstrip('.')}.",
         fix='A target looks like {"lufs": {"target": -14, "tolerance": 1}}.',
     )
-
-
-def _check(goal: Goal, value: float | None) -> Check:
-    if value is None:
-        return Check(goal, None, 0.0)
-    # Six decimals, as in the JSON: a float file at exactly the limit is within it.
-    if goal.high is not None and value > goal.high + 5e-7:
-        return Check(goal, value, value - goal.high)
-    if goal.low is not None and value < goal.low - 5e-7:
-        return Check(goal, value, value - goal.low)
-    return Check(goal, value, 0.0)

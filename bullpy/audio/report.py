@@ -10,6 +10,8 @@ import dataclasses
 from dataclasses import dataclass
 from typing import cast
 
+from pydantic.alias_generators import to_camel
+
 from bullpy.audio.dynamics import Dynamics
 from bullpy.audio.image import Stereo
 from bullpy.audio.levels import Clipping
@@ -188,7 +190,7 @@ class AudioReport:
     def to_wire(self) -> dict[str, object]:
         """The report as plain JSON types with camelCase names, numbers to 6 decimals."""
         wire: dict[str, object] = {
-            _camel(field.name): _wire(getattr(self, field.name))
+            to_camel(field.name): _wire(getattr(self, field.name))
             for field in dataclasses.fields(self)
         }
         loudness = wire["loudness"]
@@ -208,7 +210,7 @@ def null_fields(report: AudioReport) -> list[str]:
     found: list[str] = []
     for field in dataclasses.fields(report):
         if field.name not in ("metadata", "warnings", "series"):
-            _collect_nulls(_camel(field.name), getattr(report, field.name), found)
+            _collect_nulls(to_camel(field.name), getattr(report, field.name), found)
     return found
 
 
@@ -217,20 +219,15 @@ def _collect_nulls(name: str, value: object, found: list[str]) -> None:
         found.append(name)
     elif dataclasses.is_dataclass(value) and not isinstance(value, type):
         for field in dataclasses.fields(value):
-            _collect_nulls(f"{name}.{_camel(field.name)}", getattr(value, field.name), found)
+            _collect_nulls(f"{name}.{to_camel(field.name)}", getattr(value, field.name), found)
 
 
 def _wire(value: object) -> object:
     if dataclasses.is_dataclass(value) and not isinstance(value, type):
         return {
-            _camel(field.name): _wire(getattr(value, field.name))
+            to_camel(field.name): _wire(getattr(value, field.name))
             for field in dataclasses.fields(value)
         }
     if isinstance(value, tuple):
         return [_wire(item) for item in cast("tuple[object, ...]", value)]
     return round(value, _DECIMALS) if isinstance(value, float) else value
-
-
-def _camel(name: str) -> str:
-    first, *rest = name.split("_")
-    return first + "".join(part.capitalize() for part in rest)

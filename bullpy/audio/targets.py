@@ -24,6 +24,7 @@ METRICS = ("lufs", "true_peak", "dr", "lra", "stereo")
 BAND_NAMES = ("sub", "bass", "low_mid", "mid", "high_mid", "presence", "air")
 """The names in `bullpy.audio.raw.BANDS`, without loading numpy: workers read payloads too."""
 
+_EDGE = 5e-7  # half of the last decimal in the JSON: a value at the very limit is within it
 _LARGEST = 1e9  # sums and differences of such numbers stay finite
 _PARTS = ("target", "tolerance", "min", "max")
 _BAND_KEYS = {"target_db": "target", "tol_db": "tolerance", "min_db": "min", "max_db": "max"}
@@ -52,6 +53,15 @@ class Target:
             low = self.target - self.tolerance if low is None else low
             high = self.target + self.tolerance if high is None else high
         return low, high
+
+    def excess(self, value: float) -> float:
+        """How far a value is above (positive) or below (negative) what is fine; 0 within."""
+        low, high = self.bounds()
+        if high is not None and value > high + _EDGE:
+            return value - high
+        if low is not None and value < low - _EDGE:
+            return value - low
+        return 0.0
 
     @property
     def decides(self) -> bool:

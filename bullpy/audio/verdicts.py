@@ -68,15 +68,17 @@ def _against(check: Check) -> Verdict:
         return Verdict(goal.metric, "ok", f"ok ({goal})")
     if goal.metric == "loudness.integrated":
         more = "louder" if excess > 0 else "quieter"
-        if goal.target is not None:
+        aim = goal.wanted.target
+        if aim is not None:
             return Verdict(
                 goal.metric,
                 "outside",
-                f"{abs(check.value - goal.target):.1f} LU {more} than the target {goal}",
+                f"{abs(check.value - aim):.1f} LU {more} than the target {goal}",
             )
         return Verdict(goal.metric, "outside", f"{abs(excess):.1f} LU {more} than {goal}")
     if goal.metric == "truePeak.maxDbtp" and excess > 0:
-        text = f"{excess:.1f} dB over {goal.high:g} dBTP: may clip after lossy encoding"
+        limit = check.value - excess
+        text = f"{excess:.1f} dB over {limit:g} dBTP: may clip after lossy encoding"
         return Verdict(goal.metric, "outside", text)
     where = "above" if excess > 0 else "below"
     number = f"{abs(excess):.2f}" if not goal.unit else f"{abs(excess):.1f} {goal.unit}"

@@ -9,8 +9,7 @@ from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from bullpy.audio.comparison import number_at
-from bullpy.audio.presets import band_path
+from bullpy.audio.comparison import band_path, number_at
 from bullpy.audio.targets import BAND_NAMES
 from bullpy.cli.audio_run import Outcome, shown
 
