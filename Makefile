@@ -27,11 +27,12 @@ demo: .demo .node-example ## A Node API, a Python worker and a server of their o
 test: .dev .node-tests .node-example .ffmpeg ## All tests
 	@$(BIN)/python -m pytest $(ARGS)
 
-check: .dev ## Format, lint, types, layers, public names
+check: .dev ## Format, lint, types, layers, public names, imports of the tests
 	@$(BIN)/ruff format --check --quiet . || { echo "not formatted: make fix" >&2; exit 1; }
 	@$(BIN)/ruff check --quiet .
 	@$(BIN)/basedpyright --pythonpath $(BIN)/python
 	@$(BIN)/lint-imports --no-cache --no-logo
+	@out=$$($(BIN)/python -m pytest --collect-only -q --no-header 2>&1) || { echo "$$out" | tail -n 40 >&2; exit 1; }
 	@$(BIN)/python -m pytest -q --no-header tests/unit/test_exports.py tests/unit/test_repository.py
 
 fix: .dev ## Format, and what the linter can mend

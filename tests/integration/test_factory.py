@@ -16,11 +16,11 @@ from bullpy import EmbeddedServer, Queue, Worker, errors
 from bullpy.connection.factory import (
     BLOCK_MARGIN,
     BlockingConnection,
-    ThreadClient,
     client_name,
     share,
 )
 from bullpy.connection.sockets import open_connection
+from bullpy.connection.threadclient import ThreadClient
 from bullpy.scripts import load
 from bullpy.settings import RedisSettings
 
