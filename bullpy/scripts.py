@@ -18,7 +18,7 @@ from bullmq.queue_keys import QueueKeys
 from bullmq.redis_connection import SCRIPT_DEFINITIONS, RedisConnection
 from bullmq.scripts import Scripts as UpstreamScripts
 
-from bullpy import codec, dialect, errors
+from bullpy import codec, dialect, errors, luafunctions
 from bullpy.adding import Adder
 from bullpy.connection.client import run_script
 from bullpy.connection.clock import ServerClock
@@ -360,7 +360,8 @@ def error_for(
 def load(name: str) -> tuple[bytes, bytes]:
     """A script's SHA-1 (hex) and text: the installed package's, as `dialect` speaks it."""
     path = Path(bullmq.__file__).parent / "commands" / _FILES[name]
-    source = dialect.speak(name, path.read_bytes())
+    theirs = luafunctions.defer(name, path.read_text(encoding="utf-8"))
+    source = dialect.speak(name, theirs.encode())
     return hashlib.sha1(source, usedforsecurity=False).hexdigest().encode(), source
 
 
