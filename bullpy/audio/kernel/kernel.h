@@ -11,6 +11,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
 
 #define JOIN_(name, variant) bullpy_##name##_##variant
 #define JOIN(name, variant) JOIN_(name, variant)
@@ -35,11 +38,17 @@ static inline vf load(const float *at) { return *(const vf_at *)at; }
 static inline void store(float *at, vf value) { *(vf_at *)at = value; }
 static inline vf4 load4(const float *at) { return *(const vf4_at *)at; }
 static inline vf absolute(vf value) { return (vf)((vi)value & 0x7fffffff); }
+#if defined(__AVX2__)
+static inline vf larger(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+#elif defined(__SSE2__)
+static inline vf larger(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
+#else
 static inline vf larger(vf a, vf b)
 {
     vi first = a > b;
     return (vf)(((vi)a & first) | ((vi)b & ~first));
 }
+#endif
 static inline vf same(float value) { return value - (vf){0}; }
 
 static inline float largest(vf value)
@@ -60,7 +69,6 @@ static inline float largest(vf value)
 /* Numbers below the normal range count as 0 while a pass runs: after the end of a sound a
  * recursive filter decays through them, and each operation on one costs a hundred others. */
 #if defined(__x86_64__) || defined(__i386__)
-#include <xmmintrin.h>
 typedef unsigned int rounding;
 static inline rounding flush_denormals(void)
 {
