@@ -53,10 +53,21 @@ static inline vf same(float value) { return value - (vf){0}; }
 
 static inline float largest(vf value)
 {
+#ifdef __SSE2__ /* in halves: one lane after the other would wait for each comparison */
+#ifdef __AVX2__
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128((__m256)value),
+                             _mm256_extractf128_ps((__m256)value, 1));
+#else
+    __m128 half = (__m128)value;
+#endif
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_shuffle_ps(half, half, 1)));
+#else
     float found = value[0];
     for (int lane = 1; lane < LANES; lane++)
         found = value[lane] > found ? value[lane] : found;
     return found;
+#endif
 }
 
 /* GCC before 12 has its own name for the shuffle that Clang and it agree on since. */
