@@ -85,8 +85,8 @@ class LoudnessCurve:
         """The values of the whole programme."""
         return Loudness(
             integrated=_integrated(self._means(MOMENTARY, HOP)),
-            short_term=_loudest(self.short_term()),
-            momentary=_loudest(self.momentary()),
+            short_term=_loudest(self._means(SHORT_TERM, 1)),
+            momentary=_loudest(self._means(MOMENTARY, 1)),
             lra=loudness_range(self._means(SHORT_TERM, HOP)),
         )
 
@@ -126,8 +126,10 @@ def _loudness(power: NDArray[np.float64]) -> NDArray[np.float64]:
     return _OFFSET + 10 * np.log10(np.maximum(power, 1e-30))
 
 
-def _loudest(loudness: NDArray[np.float64]) -> float | None:
-    loudest = float(loudness.max()) if len(loudness) else SILENCE
+def _loudest(power: NDArray[np.float64]) -> float | None:
+    if not len(power):
+        return None
+    loudest = float(_loudness(power.max(keepdims=True))[0])
     return loudest if loudest > SILENCE else None
 
 

@@ -40,12 +40,16 @@ def window_means(
     count = len(ends) - 1
     if count < length:
         return np.zeros(0)
-    total = np.concatenate([[0.0], np.cumsum(cells[:count])])
-    scale = np.concatenate([[0.0], np.cumsum(np.abs(cells[:count]))])
-    start = np.arange(0, count - length + 1, hop)
-    sums = total[start + length] - total[start]
-    sums = np.where(np.abs(sums) > scale[start + length] * _ROUNDING, sums, 0.0)
-    return sums / (ends[start + length] - ends[start])
+    # Slices and results in place: an hour has 360000 cells, and copies decide the memory.
+    first, last = slice(0, count - length + 1, hop), slice(length, None, hop)
+    total = np.zeros(count + 1)
+    np.cumsum(np.abs(cells[:count]), out=total[1:])
+    rounding = total[last] * _ROUNDING
+    np.cumsum(cells[:count], out=total[1:])
+    sums: NDArray[np.float64] = total[last] - total[first]
+    sums[np.abs(sums) <= rounding] = 0.0
+    sums /= ends[last] - ends[first]
+    return sums
 
 
 def power_decibels(power: float | None) -> float | None:

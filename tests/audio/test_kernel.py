@@ -266,3 +266,15 @@ def test_raw_results_have_the_documented_shapes(kernel: Engine) -> None:
     assert found.true_peaks.shape == (2, -(-cells // raw.PEAK_CELLS))
     assert found.spectrum.bands.shape == (len(found.spectrum.power), len(raw.BANDS))
     assert (found.true_peaks.max(axis=1) >= found.cells.peaks.max(axis=1)).all()
+
+
+@pytest.mark.parametrize("hertz", [50, 5_000, 11_025, 15_000, 21_000, 22_050])
+def test_no_summit_is_skipped_whatever_the_frequency(kernel: Engine, hertz: int) -> None:
+    """The kernel leaves out rows by their samples and second differences; the oracle others."""
+    time = np.arange(44_100)
+    random = np.random.default_rng(hertz)
+    phase = np.pi / 4 + np.cumsum(random.normal(0, 0.01, (2, len(time))), axis=1)
+    level = 0.5 + 0.4 * np.sin(2 * np.pi * 3 * time / 44_100)
+    signal = (level * np.cos(2 * np.pi * hertz * time / 44_100 + phase)).T.astype(np.float32)
+    found, expected = raw_of(signal, engine=kernel), raw_of(signal, engine=NUMPY)
+    np.testing.assert_allclose(found.true_peaks, expected.true_peaks, rtol=2e-6, atol=1e-9)

@@ -11,6 +11,9 @@
 #include <math.h>
 #include <stdint.h>
 #include <string.h>
+#if defined(__x86_64__) || defined(__i386__)
+#include <immintrin.h>
+#endif
 
 #define JOIN_(name, variant) bullpy_##name##_##variant
 #define JOIN(name, variant) JOIN_(name, variant)
@@ -35,19 +38,36 @@ static inline vf load(const float *at) { return *(const vf_at *)at; }
 static inline void store(float *at, vf value) { *(vf_at *)at = value; }
 static inline vf4 load4(const float *at) { return *(const vf4_at *)at; }
 static inline vf absolute(vf value) { return (vf)((vi)value & 0x7fffffff); }
+#if defined(__AVX2__)
+static inline vf larger(vf a, vf b) { return (vf)_mm256_max_ps((__m256)a, (__m256)b); }
+#elif defined(__SSE2__)
+static inline vf larger(vf a, vf b) { return (vf)_mm_max_ps((__m128)a, (__m128)b); }
+#else
 static inline vf larger(vf a, vf b)
 {
     vi first = a > b;
     return (vf)(((vi)a & first) | ((vi)b & ~first));
 }
+#endif
 static inline vf same(float value) { return value - (vf){0}; }
 
 static inline float largest(vf value)
 {
+#ifdef __SSE2__ /* in halves: one lane after the other would wait for each comparison */
+#ifdef __AVX2__
+    __m128 half = _mm_max_ps(_mm256_castps256_ps128((__m256)value),
+                             _mm256_extractf128_ps((__m256)value, 1));
+#else
+    __m128 half = (__m128)value;
+#endif
+    half = _mm_max_ps(half, _mm_movehl_ps(half, half));
+    return _mm_cvtss_f32(_mm_max_ss(half, _mm_shuffle_ps(half, half, 1)));
+#else
     float found = value[0];
     for (int lane = 1; lane < LANES; lane++)
         found = value[lane] > found ? value[lane] : found;
     return found;
+#endif
 }
 
 /* GCC before 12 has its own name for the shuffle that Clang and it agree on since. */
@@ -60,7 +80,6 @@ static inline float largest(vf value)
 /* Numbers below the normal range count as 0 while a pass runs: after the end of a sound a
  * recursive filter decays through them, and each operation on one costs a hundred others. */
 #if defined(__x86_64__) || defined(__i386__)
-#include <xmmintrin.h>
 typedef unsigned int rounding;
 static inline rounding flush_denormals(void)
 {

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-INTERFACE = 1
+INTERFACE = 2
 """Has to be `bullpy_interface` in variant.c."""
 LIBRARY = Path(__file__).with_name("_kernel.so")
 VARIANTS = ("avx2", "baseline")
@@ -26,7 +26,7 @@ _ARGUMENTS: dict[str, tuple[type, ...]] = {
     "statistics": (*_ROWS, *_ENDS, _pointer, _pointer, _pointer),
     "products": (_pointer, _pointer, *_ENDS, _pointer),
     "clipped": (_pointer, _int64, _float, _int64, _pointer),
-    "true_peak": (*_ROWS, _int64, *_ENDS, _pointer, _float, _float, _pointer),
+    "true_peak": (*_ROWS, _int64, *_ENDS, _pointer, _float, _float, _float, _pointer),
     "spectrum_work": (_int64,),
     "spectrum": (
         *(*_ROWS, _int64, _int64, _int64),

@@ -11,7 +11,7 @@ from bullpy.audio.kernel import library
 from bullpy.audio.kweighting import k_weighting_sections
 from bullpy.audio.passes.levels import LevelPass
 from bullpy.audio.passes.spectrum import FEATURES, FLOOR, ROLLOFF, SpectrumPass
-from bullpy.audio.passes.truepeak import PARABOLA, PHASES, TruePeakPass, bound, phase
+from bullpy.audio.passes.truepeak import HALF, PARABOLA, PHASES, TruePeakPass, phase
 from bullpy.audio.passes.weighting import WeightingPass
 
 if TYPE_CHECKING:
@@ -89,17 +89,51 @@ class KernelTruePeakPass(TruePeakPass):
         self._kernel = library.load()
         taps = np.stack([phase(index) for index in range(1, PHASES)]).astype(np.float32)
         self._taps = taps
-        self._bound = bound(taps.T)
+        self._bounds = peak_bounds()
 
     def _segment_peaks(
         self, data: NDArray[np.float32], at: int, ends: NDArray[np.int64]
     ) -> NDArray[np.float64]:
         peaks = np.empty((len(data), len(ends)))
         self._kernel.true_peak(
-            *_rows(data), at, *_ends(ends), *_data(self._taps), self._bound, PARABOLA,
-            *_data(peaks),
+            *_rows(data), at, *_ends(ends), *_data(self._taps), *self._bounds,
+            PARABOLA, *_data(peaks),
         )  # fmt: skip
         return peaks
+
+
+def peak_bounds() -> tuple[float, float]:
+    """How high the waveform can rise; truepeak.c says why.
+
+    Returns:
+        Two factors: no point, refined by the parabola, exceeds the first times the largest of
+        the samples beside it plus the second times the largest second difference around it.
+    """
+    offset = np.arange(-HALF, HALF + 2)
+    # The points 1/4 before sample 0 to sample 1, as weights of the samples -12 to 13.
+    points = np.zeros((PHASES + 2, len(offset)))
+    points[0, : 2 * HALF] = phase(PHASES - 1)
+    points[1, HALF] = points[PHASES + 1, HALF + 1] = 1
+    for index in range(1, PHASES):
+        points[1 + index, 1 : 2 * HALF + 1] = phase(index)
+    lines = np.zeros((PHASES + 1, len(offset)))
+    lines[:, HALF] = 1 - np.arange(PHASES + 1) / PHASES
+    lines[:, HALF + 1] = np.arange(PHASES + 1) / PHASES
+    level, curvature = _split_norms(points[1:] - lines, offset)
+    # The parabola adds at most an eighth of the second difference of the points themselves.
+    more_level, more_curvature = _split_norms(np.diff(points, 2, axis=0), offset)
+    rounding = 1 + 1e-5  # single precision
+    return rounding * (1 + level + more_level / 8), rounding * (curvature + more_curvature / 8)
+
+
+def _split_norms(rows: Array, offset: NDArray[np.int64]) -> tuple[float, float]:
+    """The largest absolute sums of filters split into samples 0 and 1, and second differences."""
+    mean, slope = rows.sum(axis=1), rows @ offset
+    rest = rows.copy()
+    rest[:, HALF] -= mean - slope
+    rest[:, HALF + 1] -= slope
+    differences = np.abs(np.cumsum(np.cumsum(rest, axis=1), axis=1)).sum(axis=1)
+    return float((np.abs(mean - slope) + np.abs(slope)).max()), float(differences.max())
 
 
 class KernelSpectrumPass(SpectrumPass):

@@ -12,10 +12,6 @@
 
 #include "kernel.h"
 
-#if LANES == 8
-#include <immintrin.h>
-#endif
-
 typedef struct {
     vf re, im;
 } complex_lanes;
@@ -29,6 +25,7 @@ typedef struct {
     const int64_t *edges;             /* first bin of each band, and the one after the last */
     complex_lanes *work;              /* rows x (columns + PAD) */
     vf *power;                        /* size / 2 + 1 */
+    vf *sums;                         /* size / 2 + 1: power of the frames of a call, by lane */
 } plan;
 
 static inline complex_lanes turned(complex_lanes value, const float *turn)
@@ -227,7 +224,7 @@ static inline void renormalize(geometric *this)
 
 /* One row of features for each of the first `count` lanes. */
 static void describe(const plan *this, int count, float width, float rolloff, float floor,
-                     double *average, float *previous, float *out)
+                     float *previous, float *out)
 {
     const int64_t bins = this->size / 2 + 1;
     const vf *power = this->power;
@@ -252,7 +249,7 @@ static void describe(const plan *this, int count, float width, float rolloff, fl
                 if (k % RENORMALIZE == 0)
                     renormalize(&mean);
             }
-            average[k] += sum_of((vf)((vi)p & active));
+            this->sums[k] += (vf)((vi)p & active);
         }
         band[part] = sum;
         total += sum;
@@ -285,7 +282,7 @@ static void describe(const plan *this, int count, float width, float rolloff, fl
 /* Floats of the buffer that a transform of `size` samples needs. */
 int64_t EXPORT(spectrum_work)(int64_t size)
 {
-    return LANES * (2 * (size + LARGEST * PAD) + size / 2 + 1);
+    return LANES * (2 * (size + LARGEST * PAD) + 2 * (size / 2 + 1));
 }
 
 /* data: channels rows, `stride` floats apart, starting with the first frame.
@@ -306,10 +303,13 @@ void EXPORT(spectrum)(const float *data, int64_t stride, int64_t channels, int64
     this.columns = size / this.rows;
     this.work = (complex_lanes *)work;
     this.power = (vf *)(this.work + this.rows * (this.columns + PAD));
+    const int64_t bins = size / 2 + 1;
+    this.sums = this.power + bins;
+    memset(this.sums, 0, sizeof(vf) * (size_t)bins);
     const rounding before = flush_denormals();
     for (int64_t first = 0; first < frames; first += LANES) {
         const int count = frames - first < LANES ? (int)(frames - first) : LANES;
-        memset(this.power, 0, sizeof(vf) * (size_t)(size / 2 + 1));
+        memset(this.power, 0, sizeof(vf) * (size_t)bins);
         for (int64_t channel = 0; channel < channels; channel += 2) {
             const float *left[LANES], *right[LANES];
             for (int lane = 0; lane < LANES; lane++) { /* idle lanes repeat the last frame */
@@ -320,8 +320,9 @@ void EXPORT(spectrum)(const float *data, int64_t stride, int64_t channels, int64
             columns(&this, left, channel + 1 < channels ? right : 0);
             add_power(&this, scale);
         }
-        describe(&this, count, width, rolloff, floor, average, previous,
-                 out + first * FEATURES);
+        describe(&this, count, width, rolloff, floor, previous, out + first * FEATURES);
     }
+    for (int64_t k = 0; k < bins; k++) /* double precision from call to call */
+        average[k] += sum_of(this.sums[k]);
     restore(before);
 }

@@ -26,7 +26,16 @@ void EXPORT(split_int16)(const int16_t *block, int64_t frames, int64_t channels,
     const float scale = 1.0f / 32768;
     if (channels == 2) {
         float *left = out, *right = out + stride;
-        for (int64_t i = 0; i < frames; i++) {
+        int64_t i = 0;
+#if __BYTE_ORDER__ == __ORDER_LITTLE_ENDIAN__
+        for (; i + LANES <= frames; i += LANES) { /* a frame is one integer of 32 bits */
+            vi pair;
+            memcpy(&pair, block + 2 * i, sizeof pair);
+            store(left + i, __builtin_convertvector((pair << 16) >> 16, vf) * scale);
+            store(right + i, __builtin_convertvector(pair >> 16, vf) * scale);
+        }
+#endif
+        for (; i < frames; i++) {
             left[i] = (float)block[2 * i] * scale;
             right[i] = (float)block[2 * i + 1] * scale;
         }

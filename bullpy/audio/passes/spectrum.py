@@ -14,6 +14,7 @@ import numpy as np
 
 from bullpy.audio import raw
 from bullpy.audio.chunks import Chunk
+from bullpy.audio.passes.columns import Columns
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -48,8 +49,10 @@ class SpectrumPass:
             min(self._bins, math.ceil(edge * self._size / rate))
             for edge in (*(low for _, low, _ in raw.BANDS), raw.BANDS[-1][2])
         ]
-        self._rows: list[NDArray[np.float32]] = []
+        # One list of chunks' rows would be there twice when they are joined.
+        self._rows: Columns[np.float32] = Columns(np.add)
         self._total = np.zeros(self._bins)
+        self._rows.add(0, np.zeros((FEATURES, 0), np.float32))  # a file shorter than a frame
         self._prepare(channels)
 
     def push(self, chunk: Chunk) -> None:
@@ -57,12 +60,11 @@ class SpectrumPass:
         first, count = self._frames(chunk.start), self._frames(chunk.stop)
         if count > first:
             at = first * self._hop - chunk.start + chunk.margin
-            self._rows.append(self._features(chunk.data[:, at:], count - first))
+            self._rows.add(first, self._features(chunk.data[:, at:], count - first).T)
 
     def result(self) -> raw.SpectrumFrames:
         """The values of all frames."""
-        rows = np.concatenate([np.zeros((0, FEATURES), np.float32), *self._rows])
-        self._rows = []
+        rows = self._rows.joined().T
         if len(rows):
             rows[0, 4] = np.nan  # the first frame has none before it
         power, centroid, rolloff, flatness, flux = (rows[:, i] for i in range(5))
