@@ -67,6 +67,9 @@ class AudioFormat:
         frames: The header's frame count; None when unknown or impossible.
         size_bytes: Size of the file.
         missing_bytes: Bytes of audio that the header promises beyond the file's end.
+        held_bytes: Bytes from the start of the audio to the file's end; 0 when not known.
+        ends_inside_frame: Whether it is an MP3 whose last frame is not whole.
+        channel_mask: Loudspeaker of each channel; see `containers.Samples`.
     """
 
     container: str
@@ -77,6 +80,9 @@ class AudioFormat:
     frames: int | None
     size_bytes: int
     missing_bytes: int
+    held_bytes: int = 0
+    ends_inside_frame: bool = False
+    channel_mask: int | None = None
 
 
 class AudioFile:
@@ -152,8 +158,7 @@ class AudioFile:
         """Seconds that the header promised and the file did not hold; call it at the end."""
         info = self.format
         if info.missing_bytes:
-            held = info.size_bytes / (info.size_bytes + info.missing_bytes)
-            return self.seconds_read * (1 / held - 1)
+            return self.seconds_read * info.missing_bytes / info.held_bytes
         if info.container == "MP3" and info.frames is not None:
             missing = info.frames - self.frames_read
             if missing > max(_MP3_SLACK_FRAMES, info.frames // 100):
@@ -226,6 +231,9 @@ def open_audio(path: Path, settings: AudioSettings) -> Generator[AudioFile]:
             frames=_plausible(file.frames, file.samplerate, settings),
             size_bytes=sniffed.size_bytes,
             missing_bytes=sniffed.missing_bytes,
+            held_bytes=sniffed.held_bytes,
+            ends_inside_frame=sniffed.ends_inside_frame,
+            channel_mask=_mask(file, sniffed.channel_mask),
         )
         _check_limits(info, path.name, settings)
         yield AudioFile(file, info, settings, descriptor)
@@ -273,6 +281,11 @@ def _check_limits(info: AudioFormat, name: str, settings: AudioSettings) -> None
 
 def _plausible(frames: int, rate: int, settings: AudioSettings) -> int | None:
     return frames if 0 < frames <= settings.max_duration * rate else None
+
+
+def _mask(file: _Sequential, mask: int | None) -> int | None:
+    # A damaged file may have two `fmt ` chunks, and the decoder went by the other one.
+    return mask if mask is not None and mask.bit_count() == file.channels else None
 
 
 def _bit_depth(file: _Sequential) -> int | None:
