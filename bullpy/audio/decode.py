@@ -1,10 +1,13 @@
 """Samples of a WAV, AIFF, FLAC or MP3 file, block by block, in bounded memory.
 
-Decoding is libsndfile's, through soundfile. Two of its habits are worked around here:
+Decoding is libsndfile's, through soundfile. Three of its habits are worked around here:
 
 - soundfile seeks back to where it is after every read of a seekable file. In an MP3 with a
   variable bit rate that seek is not exact, and the samples are silently wrong. A file that
   says it cannot seek is read straight through.
+- The length of an MP3 that does not tell it is taken from the bit rate of the first frame, and
+  with a variable bit rate most of the file may lie behind that. Such a file is read behind a
+  frame that tells a very large length.
 - The frame count in a header may be unknown, absurd or a lie. It is a hint for progress and
   never decides how much memory is allocated or how much is read.
 """
@@ -28,7 +31,8 @@ from bullpy.audio.errors import (
     StoreError,
 )
 from bullpy.audio.settings import AudioSettings
-from bullpy.audio.sniff import sniff
+from bullpy.audio.sniff import Sniffed, sniff
+from bullpy.audio.untold import behind_length
 
 try:
     import soundfile
@@ -221,14 +225,14 @@ def open_audio(path: Path, settings: AudioSettings) -> Generator[AudioFile]:
     """
     sniffed = sniff(path, max_bytes=settings.max_bytes)
     with ExitStack() as stack:
-        file, descriptor = _opened(path, stack)
+        file, descriptor = _opened(path, sniffed.first_frame, stack)
         info = AudioFormat(
             container=file.format,
             codec=file.subtype,
             sample_rate=file.samplerate,
             channels=file.channels,
             bit_depth=_bit_depth(file),
-            frames=_plausible(file.frames, file.samplerate, settings),
+            frames=_plausible(file, sniffed, settings),
             size_bytes=sniffed.size_bytes,
             missing_bytes=sniffed.missing_bytes,
             held_bytes=sniffed.held_bytes,
@@ -239,13 +243,24 @@ def open_audio(path: Path, settings: AudioSettings) -> Generator[AudioFile]:
         yield AudioFile(file, info, settings, descriptor)
 
 
-def _opened(path: Path, stack: ExitStack) -> tuple[_Sequential, int | None]:
-    """The file, and the descriptor through which it is read, whose position tells progress."""
+def _opened(
+    path: Path, first_frame: int | None, stack: ExitStack
+) -> tuple[_Sequential, int | None]:
+    """The file, and the descriptor through which it is read, whose position tells progress.
+
+    Args:
+        path: The file.
+        first_frame: See `Sniffed`.
+        stack: Closes it.
+    """
     try:
         raw = stack.enter_context(path.open("rb", buffering=0))
     except OSError as error:
         raise StoreError(f"{path.name!r} cannot be read ({error.strerror or error}).") from error
     try:
+        if first_frame is not None:
+            behind = stack.enter_context(behind_length(raw, first_frame))
+            return stack.enter_context(_Sequential(behind)), raw.fileno()
         file = stack.enter_context(_Sequential(raw.fileno(), closefd=False))
         return file, raw.fileno()
     except soundfile.SoundFileError:
@@ -279,8 +294,10 @@ def _check_limits(info: AudioFormat, name: str, settings: AudioSettings) -> None
         )
 
 
-def _plausible(frames: int, rate: int, settings: AudioSettings) -> int | None:
-    return frames if 0 < frames <= settings.max_duration * rate else None
+def _plausible(file: _Sequential, sniffed: Sniffed, settings: AudioSettings) -> int | None:
+    longest = settings.max_duration * file.samplerate
+    told = sniffed.first_frame is None
+    return file.frames if told and 0 < file.frames <= longest else None
 
 
 def _mask(file: _Sequential, mask: int | None) -> int | None:

@@ -47,6 +47,7 @@ class Sniffed:
         missing_bytes: How many bytes of audio the header promises beyond the file's end.
         held_bytes: Bytes from the start of the audio to the file's end; 0 when not known.
         ends_inside_frame: Whether it is an MP3 that was surely cut off: see `mpeg`.
+        first_frame: Where the frames of an MP3 start that does not tell its length.
         channel_mask: Loudspeaker of each channel; see `containers.Samples`.
     """
 
@@ -54,6 +55,7 @@ class Sniffed:
     missing_bytes: int = 0
     held_bytes: int = 0
     ends_inside_frame: bool = False
+    first_frame: int | None = None
     channel_mask: int | None = None
 
 
@@ -106,9 +108,12 @@ def _sniff(file: BinaryIO, size: int, name: str) -> Sniffed:
     window = file.read(_SEARCH_BYTES)
     if window[:4] == b"fLaC":
         return Sniffed(size)
-    if mpeg.has_frames(window):
+    first = mpeg.find_frames(window)
+    if first is not None:
         file.seek(max(start, size - mpeg.TAIL_BYTES))
-        return Sniffed(size, ends_inside_frame=mpeg.ends_inside_frame(file.read()))
+        cut = mpeg.ends_inside_frame(file.read())
+        untold = not mpeg.tells_length(window[first:])
+        return Sniffed(size, ends_inside_frame=cut, first_frame=start + first if untold else None)
     raise _not_audio(head, name)
 
 

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from bullpy.audio import AudioReport, EmptyAudioError, analyze
+from bullpy.audio import AudioReport, EmptyAudioError, analyze, mpeg
 
 RATE = 48_000
 
@@ -133,3 +133,14 @@ def test_what_follows_the_last_frame_of_an_mp3_is_no_cut(
     tail: bytes, tone: NDArray[np.float32], tmp_path: Path
 ) -> None:
     assert told(measured(tmp_path / "tagged.mp3", mp3(tone, 2, "CONSTANT") + tail)) == []
+
+
+def test_an_mp3_cut_between_frames_looks_whole(tone: NDArray[np.float32], tmp_path: Path) -> None:
+    """Without a length nobody can tell: the documentation says so."""
+    content = mp3(tone, 2, "CONSTANT")
+    cut = 0
+    while cut < len(content) // 2:
+        cut += mpeg.frame_length(content[cut : cut + 4])
+    report = measured(tmp_path / "cut.mp3", content[:cut])
+    assert told(report) == []
+    assert 2 < report.metadata.duration < 3
