@@ -310,6 +310,9 @@ def _bit_depth(file: _Sequential) -> int | None:
 
 
 def _text(error: Exception) -> str:
-    text = str(error).strip().rstrip(".")
+    # Without libsndfile's prefix, which holds the path: users of the API read these texts.
+    known = isinstance(error, soundfile.LibsndfileError)
+    text = (error.error_string if known else str(error)).strip().rstrip(".")
+    text = text.removeprefix("Error : ")
     # The decoder's own words for "this is no MP3"; no reader could guess that.
     return "no decodable MP3 data" if "not a regular file" in text else text
