@@ -24,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from bullpy import errors
+from bullpy.audio import mpeg
 from bullpy.audio.errors import (
     AudioLimitError,
     CorruptAudioError,
@@ -105,6 +106,7 @@ class AudioFile:
         self.format = info
         self.frames_read = 0
         self.replaced = 0
+        self.unread_bytes = 0
 
     def blocks(
         self, block_frames: int = BLOCK_FRAMES, *, integers: bool = False
@@ -113,7 +115,8 @@ class AudioFile:
 
         The array is reused: it holds its values until the next block is asked for. Samples
         that are NaN or infinite become 0 and are counted in `replaced`, since a single one
-        would make every level of the file meaningless.
+        would make every level of the file meaningless. At the end `unread_bytes` tells how much
+        of an MP3 lies behind the length that it tells, where its decoder stops.
 
         Args:
             block_frames: Frames of a block; the last one is shorter.
@@ -140,6 +143,7 @@ class AudioFile:
             raise EmptyAudioError(
                 "The file holds no samples.", cause="It was cut off, or nothing was recorded."
             )
+        self.unread_bytes = self._unread_bytes()
 
     @property
     def seconds_read(self) -> float:
@@ -168,6 +172,18 @@ class AudioFile:
             if missing > max(_MP3_SLACK_FRAMES, info.frames // 100):
                 return missing / info.sample_rate
         return 0.0
+
+    def _unread_bytes(self) -> int:
+        """As `blocks` says; joined files, for one, tell the length of the first."""
+        if self.format.container != "MP3" or self._descriptor is None:
+            return 0
+        position = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        unread = self.format.size_bytes - position
+        if unread < max(mpeg.TAIL_BYTES, self.format.size_bytes // 100):
+            return 0  # padding of the encoder, tags
+        following = os.read(self._descriptor, 4 * mpeg.TAIL_BYTES)
+        os.lseek(self._descriptor, position, os.SEEK_SET)
+        return unread if mpeg.find_frames(following) is not None else 0
 
     def _read(
         self,

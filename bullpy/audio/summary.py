@@ -158,6 +158,9 @@ def _file_warnings(audio: AudioFile, levels: Levels) -> list[AudioWarning]:
     elif info.ends_inside_frame:
         text = "The file ends inside an MP3 frame: it was cut off, and its length is not known."
         warnings.append(AudioWarning("truncated", f"{text} What is there was measured."))
+    if audio.unread_bytes:
+        text = f"The file goes on for {audio.unread_bytes} bytes behind the length that it tells."
+        warnings.append(AudioWarning("unread-audio", f"{text} They were not measured."))
     if audio.replaced:
         text = f"{audio.replaced} samples were NaN or infinite and count as 0."
         warnings.append(AudioWarning("non-finite-samples", text))

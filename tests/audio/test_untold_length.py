@@ -95,3 +95,15 @@ def test_the_view_reads_and_seeks_as_a_file(tmp_path: Path) -> None:
             assert view.tell() == min(len(whole), at + count)
         assert view.seek(-3, os.SEEK_END) == len(whole) - 3
         assert view.seek(-1, os.SEEK_CUR) == len(whole) - 4
+
+
+def test_what_lies_behind_the_length_that_is_told_is_warned_of(tmp_path: Path) -> None:
+    content, untold = encoded(44_100, 2, bitrate_mode="VARIABLE")
+    for tail, warned in [(content, True), (b"TAG" + bytes(125), False), (bytes(100_000), False)]:
+        (tmp_path / "joined.mp3").write_bytes(content + tail)
+        codes = [warning.code for warning in analyze(tmp_path / "joined.mp3").warnings]
+        assert ("unread-audio" in codes) == warned
+    (tmp_path / "joined.mp3").write_bytes(untold * 2)
+    report = analyze(tmp_path / "joined.mp3")
+    assert report.metadata.duration > 9.9
+    assert "unread-audio" not in [warning.code for warning in report.warnings]
