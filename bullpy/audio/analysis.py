@@ -61,7 +61,8 @@ def analyze(
     file_path = Path(path)
     limits = AudioSettings.from_env() if settings is None else settings
     with decode.open_audio(file_path, limits) as audio:
-        measurer = Measurer(audio.format.sample_rate, audio.format.channels, engine())
+        info = audio.format
+        measurer = Measurer(info.sample_rate, info.channels, engine(), info.channel_mask)
 
         def on_turn() -> None:
             if should_stop is not None and should_stop():

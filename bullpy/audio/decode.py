@@ -1,10 +1,13 @@
 """Samples of a WAV, AIFF, FLAC or MP3 file, block by block, in bounded memory.
 
-Decoding is libsndfile's, through soundfile. Two of its habits are worked around here:
+Decoding is libsndfile's, through soundfile. Three of its habits are worked around here:
 
 - soundfile seeks back to where it is after every read of a seekable file. In an MP3 with a
   variable bit rate that seek is not exact, and the samples are silently wrong. A file that
   says it cannot seek is read straight through.
+- The length of an MP3 that does not tell it is taken from the bit rate of the first frame, and
+  with a variable bit rate most of the file may lie behind that. Such a file is read behind a
+  frame that tells a very large length.
 - The frame count in a header may be unknown, absurd or a lie. It is a hint for progress and
   never decides how much memory is allocated or how much is read.
 """
@@ -21,6 +24,7 @@ from typing import TYPE_CHECKING, Literal
 import numpy as np
 
 from bullpy import errors
+from bullpy.audio import mpeg
 from bullpy.audio.errors import (
     AudioLimitError,
     CorruptAudioError,
@@ -28,7 +32,8 @@ from bullpy.audio.errors import (
     StoreError,
 )
 from bullpy.audio.settings import AudioSettings
-from bullpy.audio.sniff import sniff
+from bullpy.audio.sniff import Sniffed, sniff
+from bullpy.audio.untold import behind_length
 
 try:
     import soundfile
@@ -67,6 +72,9 @@ class AudioFormat:
         frames: The header's frame count; None when unknown or impossible.
         size_bytes: Size of the file.
         missing_bytes: Bytes of audio that the header promises beyond the file's end.
+        held_bytes: Bytes from the start of the audio to the file's end; 0 when not known.
+        ends_inside_frame: Whether it is an MP3 whose last frame is not whole.
+        channel_mask: Loudspeaker of each channel; see `containers.Samples`.
     """
 
     container: str
@@ -77,6 +85,9 @@ class AudioFormat:
     frames: int | None
     size_bytes: int
     missing_bytes: int
+    held_bytes: int = 0
+    ends_inside_frame: bool = False
+    channel_mask: int | None = None
 
 
 class AudioFile:
@@ -95,6 +106,7 @@ class AudioFile:
         self.format = info
         self.frames_read = 0
         self.replaced = 0
+        self.unread_bytes = 0
 
     def blocks(
         self, block_frames: int = BLOCK_FRAMES, *, integers: bool = False
@@ -103,7 +115,8 @@ class AudioFile:
 
         The array is reused: it holds its values until the next block is asked for. Samples
         that are NaN or infinite become 0 and are counted in `replaced`, since a single one
-        would make every level of the file meaningless.
+        would make every level of the file meaningless. At the end `unread_bytes` tells how much
+        of an MP3 lies behind the length that it tells, where its decoder stops.
 
         Args:
             block_frames: Frames of a block; the last one is shorter.
@@ -130,6 +143,7 @@ class AudioFile:
             raise EmptyAudioError(
                 "The file holds no samples.", cause="It was cut off, or nothing was recorded."
             )
+        self.unread_bytes = self._unread_bytes()
 
     @property
     def seconds_read(self) -> float:
@@ -152,13 +166,24 @@ class AudioFile:
         """Seconds that the header promised and the file did not hold; call it at the end."""
         info = self.format
         if info.missing_bytes:
-            held = info.size_bytes / (info.size_bytes + info.missing_bytes)
-            return self.seconds_read * (1 / held - 1)
+            return self.seconds_read * info.missing_bytes / info.held_bytes
         if info.container == "MP3" and info.frames is not None:
             missing = info.frames - self.frames_read
             if missing > max(_MP3_SLACK_FRAMES, info.frames // 100):
                 return missing / info.sample_rate
         return 0.0
+
+    def _unread_bytes(self) -> int:
+        """As `blocks` says; joined files, for one, tell the length of the first."""
+        if self.format.container != "MP3" or self._descriptor is None:
+            return 0
+        position = os.lseek(self._descriptor, 0, os.SEEK_CUR)
+        unread = self.format.size_bytes - position
+        if unread < max(mpeg.TAIL_BYTES, self.format.size_bytes // 100):
+            return 0  # padding of the encoder, tags
+        following = os.read(self._descriptor, 4 * mpeg.TAIL_BYTES)
+        os.lseek(self._descriptor, position, os.SEEK_SET)
+        return unread if mpeg.find_frames(following) is not None else 0
 
     def _read(
         self,
@@ -216,28 +241,42 @@ def open_audio(path: Path, settings: AudioSettings) -> Generator[AudioFile]:
     """
     sniffed = sniff(path, max_bytes=settings.max_bytes)
     with ExitStack() as stack:
-        file, descriptor = _opened(path, stack)
+        file, descriptor = _opened(path, sniffed.first_frame, stack)
         info = AudioFormat(
             container=file.format,
             codec=file.subtype,
             sample_rate=file.samplerate,
             channels=file.channels,
             bit_depth=_bit_depth(file),
-            frames=_plausible(file.frames, file.samplerate, settings),
+            frames=_plausible(file, sniffed, settings),
             size_bytes=sniffed.size_bytes,
             missing_bytes=sniffed.missing_bytes,
+            held_bytes=sniffed.held_bytes,
+            ends_inside_frame=sniffed.ends_inside_frame,
+            channel_mask=_mask(file, sniffed.channel_mask),
         )
         _check_limits(info, path.name, settings)
         yield AudioFile(file, info, settings, descriptor)
 
 
-def _opened(path: Path, stack: ExitStack) -> tuple[_Sequential, int | None]:
-    """The file, and the descriptor through which it is read, whose position tells progress."""
+def _opened(
+    path: Path, first_frame: int | None, stack: ExitStack
+) -> tuple[_Sequential, int | None]:
+    """The file, and the descriptor through which it is read, whose position tells progress.
+
+    Args:
+        path: The file.
+        first_frame: See `Sniffed`.
+        stack: Closes it.
+    """
     try:
         raw = stack.enter_context(path.open("rb", buffering=0))
     except OSError as error:
         raise StoreError(f"{path.name!r} cannot be read ({error.strerror or error}).") from error
     try:
+        if first_frame is not None:
+            behind = stack.enter_context(behind_length(raw, first_frame))
+            return stack.enter_context(_Sequential(behind)), raw.fileno()
         file = stack.enter_context(_Sequential(raw.fileno(), closefd=False))
         return file, raw.fileno()
     except soundfile.SoundFileError:
@@ -271,8 +310,15 @@ def _check_limits(info: AudioFormat, name: str, settings: AudioSettings) -> None
         )
 
 
-def _plausible(frames: int, rate: int, settings: AudioSettings) -> int | None:
-    return frames if 0 < frames <= settings.max_duration * rate else None
+def _plausible(file: _Sequential, sniffed: Sniffed, settings: AudioSettings) -> int | None:
+    longest = settings.max_duration * file.samplerate
+    told = sniffed.first_frame is None
+    return file.frames if told and 0 < file.frames <= longest else None
+
+
+def _mask(file: _Sequential, mask: int | None) -> int | None:
+    # A damaged file may have two `fmt ` chunks, and the decoder went by the other one.
+    return mask if mask is not None and mask.bit_count() == file.channels else None
 
 
 def _bit_depth(file: _Sequential) -> int | None:
@@ -280,6 +326,9 @@ def _bit_depth(file: _Sequential) -> int | None:
 
 
 def _text(error: Exception) -> str:
-    text = str(error).strip().rstrip(".")
+    # Without libsndfile's prefix, which holds the path: users of the API read these texts.
+    known = isinstance(error, soundfile.LibsndfileError)
+    text = (error.error_string if known else str(error)).strip().rstrip(".")
+    text = text.removeprefix("Error : ")
     # The decoder's own words for "this is no MP3"; no reader could guess that.
     return "no decodable MP3 data" if "not a regular file" in text else text

@@ -98,7 +98,7 @@ def process_audio(job: Job[AudioJob]) -> dict[str, object]:
     Raises:
         errors.Discard: The file can never be measured: not audio, damaged, outside the
             limits, or its key is refused; or the reference is gone or has failed. The job
-            fails without retries.
+            fails without retries, and its `failedReason` begins with the error's code.
         errors.PayloadError: The payload breaks the model; fails without retries.
         errors.Snooze: The reference has not ended; the job looks again in a few seconds.
         ReferencePendingError: It has not ended within ten minutes; the job is retried.
@@ -113,7 +113,7 @@ def process_audio(job: Job[AudioJob]) -> dict[str, object]:
         report, compared = _analyzed(job, payload, settings)
     except AudioError as error:
         if error.permanent:
-            raise errors.Discard(str(error)) from error
+            raise errors.Discard(f"{error.code}: {error}") from error
         raise
     metadata = cast("dict[str, object]", report.pop("metadata"))
     warnings = cast("list[object]", report.pop("warnings"))

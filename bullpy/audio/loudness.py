@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from bullpy.audio.raw import RawMeasurement
+from bullpy.audio.speakers import channel_weights
 from bullpy.audio.windows import HOP, SILENCE, window_means
 
 if TYPE_CHECKING:
@@ -28,18 +29,6 @@ ABSOLUTE_GATE = -70.0
 _RELATIVE_GATE = -10.0  # LU, BS.1770-5 Annex 1
 _RANGE_GATE = -20.0  # LU, Tech 3342
 _OFFSET = -0.691  # BS.1770-5 Annex 1: makes a 997 Hz full-scale sine in one channel -3.01
-
-_SIDE = 1.41  # BS.1770-5 Annex 1 Table 4: 60 to 120 degrees off the centre
-_WEIGHTS: dict[int, tuple[float, ...]] = {
-    1: (1.0,),
-    2: (1.0, 1.0),
-    3: (1.0, 1.0, 1.0),  # L R C
-    4: (1.0, 1.0, _SIDE, _SIDE),  # L R Ls Rs
-    5: (1.0, 1.0, 1.0, _SIDE, _SIDE),  # L R C Ls Rs
-    6: (1.0, 1.0, 1.0, 0.0, _SIDE, _SIDE),  # L R C LFE Ls Rs
-    7: (1.0, 1.0, 1.0, 0.0, 1.0, _SIDE, _SIDE),  # L R C LFE Cs Ls Rs
-    8: (1.0, 1.0, 1.0, 0.0, 1.0, 1.0, _SIDE, _SIDE),  # L R C LFE Lb Rb Ls Rs
-}
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,15 +51,14 @@ class Loudness:
 class LoudnessCurve:
     """Loudness over time, from which the values of the whole programme follow.
 
-    Channels are weighted by position (BS.1770-5 Annex 1 Table 3), in the order of WAV files;
-    a low-frequency channel is left out.
+    Channels are weighted by the loudspeaker that they feed; see `speakers`.
 
     Args:
         raw: The measurement.
     """
 
     def __init__(self, raw: RawMeasurement) -> None:
-        self._energy = np.array(_WEIGHTS[raw.channels]) @ raw.cells.energy
+        self._energy = np.array(channel_weights(raw.channels, raw.channel_mask)) @ raw.cells.energy
         self._ends = raw.cell_ends()
 
     def momentary(self, hop: int = 1) -> NDArray[np.float64]:

@@ -50,11 +50,19 @@ class Measurer:
         rate: Sample rate, Hz.
         channels: 1 to 8.
         engine: Who does the arithmetic.
+        channel_mask: Loudspeaker of each channel; see `containers.Samples`.
     """
 
-    def __init__(self, rate: int, channels: int, engine: Engine = NUMPY) -> None:
+    def __init__(
+        self,
+        rate: int,
+        channels: int,
+        engine: Engine = NUMPY,
+        channel_mask: int | None = None,
+    ) -> None:
         self._rate = rate
         self._channels = channels
+        self._channel_mask = channel_mask
         self._chunker = Chunker(rate, channels, engine.split)
         self._weighting = engine.weighting(rate, channels)
         self._levels = engine.levels(rate, channels)
@@ -90,6 +98,7 @@ class Measurer:
             rate=self._rate,
             channels=self._channels,
             frames=self._frames,
+            channel_mask=self._channel_mask,
             cells=self._levels.result(self._weighting.result()),
             blocks=self._levels.blocks(),
             clipping=self._levels.clipping(),

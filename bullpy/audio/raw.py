@@ -46,6 +46,7 @@ class RawMeasurement:
         rate: Sample rate, Hz.
         channels: Channel count, 1 to 8.
         frames: Frames measured, at least 1.
+        channel_mask: Loudspeaker of each channel; see `containers.Samples`.
         cells: Sums and peaks per 10 ms.
         blocks: Sums and peaks per block of the TT dynamic range meter.
         clipping: Samples at full scale.
@@ -58,6 +59,7 @@ class RawMeasurement:
     rate: int
     channels: int
     frames: int
+    channel_mask: int | None
     cells: Cells
     blocks: Blocks
     clipping: ClippedSamples

@@ -19,7 +19,7 @@ from bullpy.audio.loudness import Loudness
 from bullpy.audio.series import Series
 
 ENGINE = "bullpy-audio"
-ENGINE_VERSION = "0.2.0"
+ENGINE_VERSION = "0.3.0"
 """Changes whenever a value of an unchanged file may change."""
 
 _DECIMALS = 6

@@ -155,6 +155,12 @@ def _file_warnings(audio: AudioFile, levels: Levels) -> list[AudioWarning]:
     if missing:
         text = f"The file ends about {missing:.2f} s before the length in its header."
         warnings.append(AudioWarning("truncated", f"{text} What is there was measured."))
+    elif info.ends_inside_frame:
+        text = "The file ends inside an MP3 frame: it was cut off, and its length is not known."
+        warnings.append(AudioWarning("truncated", f"{text} What is there was measured."))
+    if audio.unread_bytes:
+        text = f"The file goes on for {audio.unread_bytes} bytes behind the length that it tells."
+        warnings.append(AudioWarning("unread-audio", f"{text} They were not measured."))
     if audio.replaced:
         text = f"{audio.replaced} samples were NaN or infinite and count as 0."
         warnings.append(AudioWarning("non-finite-samples", text))
@@ -164,7 +170,7 @@ def _file_warnings(audio: AudioFile, levels: Levels) -> list[AudioWarning]:
     if info.channels == 1:
         text = "Loudness counts one channel; played on two speakers it is 3.01 LU louder."
         warnings.append(AudioWarning("mono", text))
-    if info.channels > 2:
+    if info.channels > 2 and info.channel_mask is None:
         text = f"Loudness takes {info.channels} channels in the order of WAV files."
         warnings.append(AudioWarning("channel-order-assumed", text))
     if levels.clipping.runs:

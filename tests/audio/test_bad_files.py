@@ -60,6 +60,14 @@ def flac_length(content: bytes, frames: int) -> bytes:
     return bytes(changed)
 
 
+def in_riff(content: bytes) -> bytes:
+    """An MP3 as the samples of a WAV file: WAVE_FORMAT_MPEGLAYER3, 0x55."""
+    fields = struct.pack("<HHIIHHHHIHHH", 0x55, 2, RATE, 16_000, 1, 0, 12, 1, 2, 384, 1, 0)
+    body = b"WAVEfmt " + struct.pack("<I", len(fields)) + fields
+    body += b"data" + struct.pack("<I", len(content)) + content + bytes(len(content) % 2)
+    return b"RIFF" + struct.pack("<I", len(body)) + body
+
+
 def id3(size: int) -> bytes:
     return b"ID3\x04\x00\x00" + bytes(size >> shift & 127 for shift in (21, 14, 7, 0))
 
@@ -89,6 +97,7 @@ REFUSED: dict[str, tuple[Maker, type[AudioError]]] = {
     "middle.flac": (lambda good: middle(flac(good), 2000), CorruptAudioError),
     "header.flac": (lambda good: flac(good)[:60], CorruptAudioError),
     "middle.mp3": (lambda good: middle(mp3(good), 4000), CorruptAudioError),
+    "m4a.wav": (lambda good: b"\0\0\0\x20ftypM4A " + bytes(5000), NotAudioError),
     "id3-huge.mp3": (lambda good: id3(2**28 - 1) + mp3(good), CorruptAudioError),
 }
 
@@ -111,6 +120,8 @@ READ: dict[str, tuple[Maker, str | None]] = {
     "zeros-first.mp3": (lambda good: bytes(5000) + mp3(good), None),
     "garbage-last.mp3": (lambda good: mp3(good) + RANDOM.bytes(5000), None),
     "id3-500k.mp3": (lambda good: id3(500_000) + bytes(500_000) + mp3(good), None),
+    "mp3-in-riff.wav": (lambda good: in_riff(mp3(good)), None),
+    "bits-13.wav": (lambda good: patched(wav(good), 34, "<H", 13), None),
     "mp3-named.wav": (mp3, None),
     "wav-named.mp3": (wav, None),
     "flac-named.wav": (flac, None),
@@ -178,7 +189,13 @@ def test_text_is_called_text(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize(
-    ("channels", "rate", "named"), [(16, 48_000, "16 channels"), (2, 1, "1 Hz")]
+    ("channels", "rate", "named"),
+    [
+        (16, 48_000, "16 channels"),
+        (32, 48_000, "32 channels"),
+        (2, 1, "1 Hz"),
+        (1, 384_001, "384001 Hz"),
+    ],
 )
 def test_limits_of_channels_and_rate(channels: int, rate: int, named: str, tmp_path: Path) -> None:
     soundfile.write(tmp_path / "odd.wav", np.zeros((4800, channels)), rate)
@@ -260,7 +277,35 @@ def test_mono_loudness_is_one_channel(tone: NDArray[np.float32], tmp_path: Path)
     assert dual == pytest.approx(mono + 3.01, abs=0.01)
 
 
-@pytest.mark.parametrize("subtype", ["PCM_U8", "PCM_24", "PCM_32", "FLOAT", "DOUBLE", "ULAW"])
+@pytest.mark.parametrize("rate", [8_000, 16_000, 22_050])
+def test_a_low_sample_rate_is_warned_of(rate: int, tmp_path: Path) -> None:
+    samples = RANDOM.uniform(-0.5, 0.5, (4 * rate, 2))
+    report = analyze(written(tmp_path / "low.wav", samples, rate))
+    codes = [warning.code for warning in report.warnings]
+    assert ("low-sample-rate" in codes) == (rate < 22_050)
+
+
+def test_bits_that_are_no_whole_bytes_are_read_from_the_top(good: Path, tmp_path: Path) -> None:
+    """13 bits lie in the upper part of two bytes: the samples are those of 16 bits."""
+    path = tmp_path / "bits-13.wav"
+    path.write_bytes(patched(wav(good), 34, "<H", 13))
+    assert analyze(path).true_peak == analyze(good / "ok.wav").true_peak
+
+
+@pytest.mark.parametrize(
+    "subtype",
+    [
+        "PCM_U8",
+        "PCM_24",
+        "PCM_32",
+        "FLOAT",
+        "DOUBLE",
+        "ULAW",
+        "ALAW",
+        "IMA_ADPCM",
+        "MS_ADPCM",
+    ],
+)
 def test_every_coding_of_wav_reads_the_same_loudness(
     subtype: str, tone: NDArray[np.float32], tmp_path: Path
 ) -> None:
