@@ -25,6 +25,7 @@ if TYPE_CHECKING:
         AudioLimitError,
         CorruptAudioError,
         EmptyAudioError,
+        FileGoneError,
         FileKeyError,
         FileMissingError,
         NotAudioError,
@@ -33,11 +34,12 @@ if TYPE_CHECKING:
         ReferenceMissingError,
         ReferencePendingError,
         StoreError,
+        StoreRefusedError,
     )
     from bullpy.audio.job import AudioJob, process_audio
     from bullpy.audio.report import AudioReport
     from bullpy.audio.settings import AudioSettings
-    from bullpy.audio.store import LocalStore
+    from bullpy.audio.stores.local import LocalStore
 
 __all__ = [
     "AudioError",
@@ -47,6 +49,7 @@ __all__ = [
     "AudioSettings",
     "CorruptAudioError",
     "EmptyAudioError",
+    "FileGoneError",
     "FileKeyError",
     "FileMissingError",
     "LocalStore",
@@ -56,6 +59,7 @@ __all__ = [
     "ReferenceMissingError",
     "ReferencePendingError",
     "StoreError",
+    "StoreRefusedError",
     "analyze",
     "process_audio",
 ]
@@ -66,7 +70,7 @@ _MODULES = {
     "process_audio": "job",
     "AudioReport": "report",
     "AudioSettings": "settings",
-    "LocalStore": "store",
+    "LocalStore": "stores.local",
 }
 
 

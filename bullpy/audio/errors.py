@@ -12,7 +12,9 @@ AudioError                 the file, its store, or its reference
 │   └── ReferenceFailedError    it has failed
 └── StoreError             the store cannot give the file now         (retryable)
     ├── FileKeyError       the fileKey is refused: it is no path below the root
+    ├── StoreRefusedError  the store will not give the file, now or later
     └── FileMissingError   no such file, perhaps not yet              (retryable)
+        └── FileGoneError  no such file, says a web server
 ```
 
 `permanent` says whether a retry could ever help: a text file stays a text file.
@@ -118,3 +120,17 @@ class FileMissingError(StoreError):
     """There is no such file; it may still be on its way, so the job is tried again."""
 
     code = "file-missing"
+
+
+class FileGoneError(FileMissingError):
+    """A web server says that there is no such file: asking again would give the same answer."""
+
+    code = "file-gone"
+    permanent = True
+
+
+class StoreRefusedError(StoreError):
+    """The store will not give the file: access refused, or an answer that must not be followed."""
+
+    code = "store-refused"
+    permanent = True

@@ -2,11 +2,8 @@
 
 from __future__ import annotations
 
-import logging
 import time
 from collections.abc import Mapping
-from contextlib import ExitStack
-from pathlib import Path
 from typing import Annotated, Any, Literal, cast
 from uuid import UUID
 
@@ -14,16 +11,13 @@ from pydantic import AfterValidator, BaseModel, ConfigDict, Field, ValidationErr
 from pydantic.alias_generators import to_camel
 
 from bullpy import Job, errors
-from bullpy.audio import comparison
+from bullpy.audio import comparison, jobfiles
 from bullpy.audio.comparison import Compared
 from bullpy.audio.errors import AudioError, ReferencePendingError
-from bullpy.audio.progress import Progress
+from bullpy.audio.jobfiles import Wanted
 from bullpy.audio.reference import stored_result
 from bullpy.audio.settings import AudioSettings
-from bullpy.audio.store import LocalStore
 from bullpy.audio.targets import parse_targets
-
-_log = logging.getLogger("bullpy.audio")
 
 _REFERENCE_PATIENCE = 600.0  # seconds that a job waits for its reference without using attempts
 _REFERENCE_LOOK = 5.0  # seconds between two looks
@@ -91,9 +85,10 @@ class AudioJob(BaseModel):
 def process_audio(job: Job[AudioJob]) -> dict[str, object]:
     """Measure the file that a job names; the result is the plugin's JSON report.
 
-    Files are read below `BULLPY_AUDIO_ROOT`. The mode says what the measurement is compared
-    with: `genre` with `genreTargets`, `reference` with the result of `referenceJobId`,
-    `comparison` with the file of `referenceFileKey`. Progress follows the bytes decoded.
+    Files come from `BULLPY_AUDIO_STORE`, or from below `BULLPY_AUDIO_ROOT`. The mode says what
+    the measurement is compared with: `genre` with `genreTargets`, `reference` with the result of
+    `referenceJobId`, `comparison` with the file of `referenceFileKey`. Progress follows the bytes
+    that arrive and those that are decoded.
 
     Raises:
         errors.Discard: The file can never be measured: not audio, damaged, outside the
@@ -103,7 +98,7 @@ def process_audio(job: Job[AudioJob]) -> dict[str, object]:
         errors.Snooze: The reference has not ended; the job looks again in a few seconds.
         ReferencePendingError: It has not ended within ten minutes; the job is retried.
         FileMissingError: No such file (yet); the job is retried.
-        StoreError: The file cannot be read now; the job is retried.
+        StoreError: The file cannot be had now; the job is retried.
         errors.JobCancelledError: The job was asked to stop.
     """
     started = time.monotonic()
@@ -192,44 +187,8 @@ def _measured(
     job: Job[AudioJob], payload: AudioJob, settings: AudioSettings, *others: str
 ) -> list[dict[str, object]]:
     """The reports of the job's file and of other files, in their JSON form."""
-    from bullpy.audio.analysis import analyze  # numpy and libsndfile load with the first job
-
-    store = LocalStore(settings.require_root())
-    reports: list[dict[str, object]] = []
-    with ExitStack() as stack:
-        paths = [stack.enter_context(store.fetch(key)) for key in (payload.file_key, *others)]
-        progress = Progress(lambda percent: _tell(job, percent), [_size(path) for path in paths])
-        for index, path in enumerate(paths):
-            report = analyze(
-                path,
-                settings=settings,
-                on_progress=progress.of_file(index),
-                should_stop=job.should_stop,
-                series=payload.series and index == 0,
-            )
-            metadata = report.metadata
-            job.log(
-                f"Measured {metadata.duration:.1f} s of {metadata.format}, "
-                f"{metadata.sample_rate} Hz, {metadata.channels} channels."
-            )
-            reports.append(report.to_wire())
-        progress.finish()
-    return reports
-
-
-def _tell(job: Job[AudioJob], percent: int) -> None:
-    try:
-        job.update_progress(percent)
-    except errors.RedisError as error:
-        # The measurement needs no Redis; its result waits for it.
-        _log.debug("progress of job %s was not stored: %s", job.id, error)
-
-
-def _size(path: Path) -> int:
-    try:
-        return path.stat().st_size
-    except OSError:
-        return 0  # reading it says what is wrong
+    wanted = [Wanted(payload.file_key, payload.series), *map(Wanted, others)]
+    return jobfiles.measured(job, wanted, settings)
 
 
 def _of_reference(reference: Mapping[str, object]) -> list[dict[str, str]]:

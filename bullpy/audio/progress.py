@@ -17,6 +17,8 @@ class Progress:
     Args:
         tell: Takes whole percent, each larger than the one before.
         sizes: Bytes of each file, in the order in which they are read.
+        first: Percent at which this part of the work begins.
+        last: Percent at which it ends; 100 is told by `finish` alone.
         clock: Seconds that never go back.
     """
 
@@ -25,12 +27,17 @@ class Progress:
         tell: Callable[[int], object],
         sizes: Sequence[int],
         clock: Callable[[], float] = time.monotonic,
+        *,
+        first: int = 0,
+        last: int = 100,
     ) -> None:
         self._tell = tell
         self._sizes = sizes
         self._total = max(1, sum(sizes))
         self._clock = clock
-        self._told = 0
+        self._first = first
+        self._last = last
+        self._told = first
         self._next = clock()
 
     def of_file(self, index: int) -> Callable[[float], None]:
@@ -40,7 +47,8 @@ class Progress:
         def on_share(share: float) -> None:
             done = before + share * self._sizes[index]
             # 100 is for when everything is done, the arithmetic at the end included.
-            self._offer(min(99, int(100 * done / self._total)))
+            percent = self._first + (self._last - self._first) * done / self._total
+            self._offer(min(99, int(percent)))
 
         return on_share
 

@@ -19,7 +19,8 @@ class AudioSettings:
     """What is accepted, and where files are.
 
     Attributes:
-        root: Folder that a job's fileKey is resolved below (`BULLPY_AUDIO_ROOT`).
+        root: Folder that a job's fileKey is resolved below (`BULLPY_AUDIO_ROOT`), unless `store`
+            is set.
         max_bytes: Largest accepted file, bytes (`BULLPY_AUDIO_MAX_BYTES`).
         max_duration: Longest accepted audio, seconds (`BULLPY_AUDIO_MAX_DURATION`).
         threads: Threads that measure one file, the caller's included (`BULLPY_AUDIO_THREADS`);
@@ -29,6 +30,13 @@ class AudioSettings:
         max_rate: Highest accepted sample rate, Hz.
         max_level: Largest accepted sample magnitude, full scale being 1. Float files may
             exceed 1; beyond +60 dBFS the numbers are not audio scaled to full scale.
+        store: Where files come from: a folder, or a `file://` or `http(s)://` URL
+            (`BULLPY_AUDIO_STORE`); see `bullpy.audio.stores`.
+        allow_private: Whether an HTTP store may lead to private and local addresses
+            (`BULLPY_AUDIO_ALLOW_PRIVATE`).
+        download_timeout: Longest download of one file with its retries, seconds
+            (`BULLPY_AUDIO_DOWNLOAD_TIMEOUT`).
+        temporary: Folder that downloads go to (`BULLPY_AUDIO_TMP`); the system's by default.
     """
 
     root: Path | None = None
@@ -39,6 +47,11 @@ class AudioSettings:
     min_rate: int = 8_000
     max_rate: int = 384_000
     max_level: float = 1000.0
+    # May hold a password.
+    store: str | None = field(default=None, repr=False)
+    allow_private: bool = False
+    download_timeout: float = 300.0
+    temporary: Path | None = None
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> AudioSettings:
@@ -48,15 +61,21 @@ class AudioSettings:
             environ: The variables to read; those of the process by default.
 
         Raises:
-            errors.ConfigurationError: A variable holds something that is not a number above 0.
+            errors.ConfigurationError: A variable holds something that is not a number above 0,
+                or not one of the words that it takes.
         """
         env = os.environ if environ is None else environ
-        root = env.get("BULLPY_AUDIO_ROOT")
         return cls(
-            root=Path(root) if root else None,
+            root=_folder(env, "BULLPY_AUDIO_ROOT"),
             max_bytes=_positive(env, "BULLPY_AUDIO_MAX_BYTES", int, cls().max_bytes),
             max_duration=_positive(env, "BULLPY_AUDIO_MAX_DURATION", float, cls().max_duration),
             threads=_positive(env, "BULLPY_AUDIO_THREADS", int, cls().threads),
+            store=env.get("BULLPY_AUDIO_STORE") or None,
+            allow_private=_flag(env, "BULLPY_AUDIO_ALLOW_PRIVATE"),
+            download_timeout=_positive(
+                env, "BULLPY_AUDIO_DOWNLOAD_TIMEOUT", float, cls().download_timeout
+            ),
+            temporary=_folder(env, "BULLPY_AUDIO_TMP"),
         )
 
     def require_root(self) -> Path:
@@ -68,7 +87,7 @@ class AudioSettings:
         if self.root is None:
             raise errors.ConfigurationError(
                 "No folder is set that audio files are read from.",
-                cause="BULLPY_AUDIO_ROOT is unset or empty.",
+                cause="BULLPY_AUDIO_ROOT and BULLPY_AUDIO_STORE are unset or empty.",
                 fix="Set BULLPY_AUDIO_ROOT to the folder that every fileKey is relative to.",
             )
         return self.root
@@ -79,6 +98,20 @@ def _cores() -> int:
     if hasattr(os, "sched_getaffinity"):
         return len(os.sched_getaffinity(0))
     return os.cpu_count() or 1
+
+
+def _folder(env: Mapping[str, str], name: str) -> Path | None:
+    text = env.get(name)
+    return Path(text) if text else None
+
+
+def _flag(env: Mapping[str, str], name: str) -> bool:
+    text = env.get(name, "").lower()
+    if text in ("", "0", "false", "no", "off"):
+        return False
+    if text in ("1", "true", "yes", "on"):
+        return True
+    raise errors.ConfigurationError(f"{name} is {env[name]!r}.", fix="Set it to 1 or 0.")
 
 
 def _positive(

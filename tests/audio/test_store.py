@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import pytest
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
-from bullpy.audio import FileKeyError, FileMissingError, LocalStore, StoreError
+from bullpy import errors
+from bullpy.audio import AudioSettings, FileKeyError, FileMissingError, LocalStore, StoreError
+from bullpy.audio.stores import store_of
 
 
 @pytest.fixture
@@ -107,3 +110,43 @@ def test_no_key_leads_out_of_the_root(root: Path, key: str) -> None:
     except StoreError:
         return
     assert path.is_relative_to(root.resolve())
+
+
+@pytest.mark.parametrize("text", ["{}", "file://{}", "file://localhost{}"])
+def test_a_setting_names_the_folder(root: Path, text: str) -> None:
+    settings = AudioSettings.from_env(
+        {"BULLPY_AUDIO_STORE": text.format(root), "BULLPY_AUDIO_ROOT": "/nowhere"}
+    )
+    with store_of(settings).fetch("inner/take 1.wav") as path:
+        assert path.read_bytes() == b"inside"
+
+
+def test_the_root_is_the_store_where_none_is_named(root: Path) -> None:
+    settings = AudioSettings.from_env({"BULLPY_AUDIO_ROOT": str(root)})
+    with store_of(settings).fetch("inner/take 1.wav") as path:
+        assert path.read_bytes() == b"inside"
+
+
+@pytest.mark.parametrize(
+    "text", ["ftp://host/x", "gs://bucket", "://x", "file://host/srv", "file:///srv?x=1"]
+)
+def test_a_store_of_another_kind_is_a_configuration_error(text: str) -> None:
+    with pytest.raises(errors.ConfigurationError, match="BULLPY_AUDIO_STORE"):
+        store_of(AudioSettings.from_env({"BULLPY_AUDIO_STORE": text}))
+
+
+def test_a_store_with_a_password_is_not_shown() -> None:
+    text = "https://me:hidden@files.example/"
+    assert "hidden" not in repr(AudioSettings.from_env({"BULLPY_AUDIO_STORE": text}))
+
+
+def test_a_version_changes_with_the_file_and_a_young_one_has_none(root: Path) -> None:
+    store, file = LocalStore(root), root / "inner" / "take 1.wav"
+    assert store.version("inner/take 1.wav") is None
+    # The time of a change of the file's data cannot be set; a file of the system is old enough.
+    system = LocalStore(Path(os.__file__).parent)
+    assert system.version("os.py") == system.version("os.py") is not None
+    assert system.version("os.py") != system.version("abc.py")
+    file.unlink()
+    with pytest.raises(FileMissingError):
+        store.version("inner/take 1.wav")

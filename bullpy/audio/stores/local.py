@@ -1,28 +1,19 @@
-"""Where a job's file comes from: a fileKey in, a readable local path out."""
+"""Files in a folder: read where they are, and never outside it."""
 
 from __future__ import annotations
 
 import errno
 import os
+import time
 from collections.abc import Generator
 from contextlib import contextmanager
-from pathlib import Path, PurePosixPath, PureWindowsPath
-from typing import Protocol
+from pathlib import Path
 
 from bullpy.audio.errors import FileKeyError, FileMissingError, StoreError
+from bullpy.audio.stores import keys
+from bullpy.audio.stores.base import UNWATCHED, Watch
 
-
-class Store(Protocol):
-    """Anything that can make the file of a fileKey readable on this machine."""
-
-    def fetch(self, file_key: str) -> _PathContext:
-        """A context manager that gives a local path, valid until it is left."""
-        ...
-
-
-class _PathContext(Protocol):
-    def __enter__(self) -> Path: ...
-    def __exit__(self, *exc_info: object) -> bool | None: ...
+_SETTLED = 2.0  # seconds after which a further write is sure to change the file's times
 
 
 class LocalStore:
@@ -43,8 +34,8 @@ class LocalStore:
         return f"LocalStore({str(self._root)!r})"
 
     @contextmanager
-    def fetch(self, file_key: str) -> Generator[Path]:
-        """The file's path, for as long as the context lasts.
+    def fetch(self, file_key: str, watch: Watch = UNWATCHED) -> Generator[Path]:
+        """The file's path. Nothing is copied, so there is nothing to watch.
 
         Raises:
             FileKeyError: See `resolve`.
@@ -52,6 +43,30 @@ class LocalStore:
             StoreError: See `resolve`.
         """
         yield self.resolve(file_key)
+
+    def version(self, file_key: str, watch: Watch = UNWATCHED) -> str | None:
+        """Inode, size and times of the file; None while it is so young that it may go on growing.
+
+        The clock of a file system moves in steps: a write soon after another may leave the
+        times as they are, so times that are younger than two seconds prove nothing.
+
+        Raises:
+            FileKeyError: See `resolve`.
+            FileMissingError: See `resolve`.
+            StoreError: See `resolve`.
+        """
+        path = self.resolve(file_key)
+        try:
+            status = path.stat()
+        except OSError as error:
+            raise _resolve_error(file_key, error) from error
+        if time.time() - max(status.st_mtime, status.st_ctime) < _SETTLED:
+            return None
+        numbers = (
+            *(status.st_dev, status.st_ino, status.st_size),
+            *(status.st_mtime_ns, status.st_ctime_ns),
+        )
+        return "-".join(map(str, numbers))
 
     def resolve(self, file_key: str) -> Path:
         """The real path of a fileKey, symbolic links followed, always below the root.
@@ -62,14 +77,14 @@ class LocalStore:
             FileMissingError: There is no such file (now).
             StoreError: The root is missing, or the file system refused.
         """
-        relative = _checked(file_key)
+        relative = keys.checked(file_key)
         try:
             root = self._root.resolve(strict=True)
         except (OSError, RuntimeError) as error:
             raise StoreError(
                 f"The audio folder {str(self._root)!r} cannot be read ({_reason(error)}).",
                 cause="It does not exist, or its disk is not mounted.",
-                fix="Create it, or point BULLPY_AUDIO_ROOT at the right folder.",
+                fix="Create it, or correct BULLPY_AUDIO_ROOT or BULLPY_AUDIO_STORE.",
             ) from error
         try:
             path = (root / relative).resolve(strict=True)
@@ -77,55 +92,24 @@ class LocalStore:
             raise _resolve_error(file_key, error) from error
         if not path.is_relative_to(root) or path == root:
             raise FileKeyError(
-                f"fileKey {_shown(file_key)} is refused.",
+                f"fileKey {keys.shown(file_key)} is refused.",
                 cause="It leads out of the audio folder through a symbolic link.",
                 fix="Send a path below the audio folder.",
             )
         return path
 
 
-def _checked(file_key: str) -> PurePosixPath:
-    problem = _problem(file_key)
-    if problem is not None:
-        raise FileKeyError(
-            f"fileKey {_shown(file_key)} is refused.",
-            cause=problem,
-            fix="Send a path relative to the audio folder, such as 'uploads/take-1.wav'.",
-        )
-    return PurePosixPath(file_key)
-
-
-def _problem(file_key: str) -> str | None:
-    if not file_key.strip():
-        return "It is empty."
-    if any(ord(char) < 0x20 for char in file_key):
-        return "It holds a NUL or another control character."
-    # Both rule sets, whatever the system: a key must mean the same on every worker.
-    windows = PureWindowsPath(file_key)
-    if file_key.startswith(("/", "\\")) or windows.drive:
-        return "It is an absolute path."
-    if ".." in windows.parts or ".." in PurePosixPath(file_key).parts:
-        return "It holds '..'."
-    if PurePosixPath(file_key) == PurePosixPath("."):
-        return "It names the audio folder itself."
-    return None
-
-
 def _resolve_error(file_key: str, error: OSError | RuntimeError) -> StoreError:
     code = error.errno if isinstance(error, OSError) else errno.ELOOP
     if code in (errno.ENOENT, errno.ENOTDIR):
         return FileMissingError(
-            f"There is no file {_shown(file_key)} in the audio folder.",
+            f"There is no file {keys.shown(file_key)} in the audio folder.",
             cause="It is not written yet, or it was removed.",
         )
     if code in (errno.ELOOP, errno.ENAMETOOLONG, errno.EINVAL):
-        return FileKeyError(f"fileKey {_shown(file_key)} is refused ({_reason(error)}).")
-    return StoreError(f"The file {_shown(file_key)} cannot be read ({_reason(error)}).")
+        return FileKeyError(f"fileKey {keys.shown(file_key)} is refused ({_reason(error)}).")
+    return StoreError(f"The file {keys.shown(file_key)} cannot be read ({_reason(error)}).")
 
 
 def _reason(error: OSError | RuntimeError) -> str:
     return (error.strerror if isinstance(error, OSError) else None) or str(error)
-
-
-def _shown(file_key: str) -> str:
-    return repr(file_key if len(file_key) <= 200 else file_key[:200] + "...")
