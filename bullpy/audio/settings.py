@@ -30,7 +30,7 @@ class AudioSettings:
         max_rate: Highest accepted sample rate, Hz.
         max_level: Largest accepted sample magnitude, full scale being 1. Float files may
             exceed 1; beyond +60 dBFS the numbers are not audio scaled to full scale.
-        store: Where files come from: a folder, or a `file://` or `http(s)://` URL
+        store: Where files come from: a folder, or a `file://`, `http(s)://` or `s3://` URL
             (`BULLPY_AUDIO_STORE`); see `bullpy.audio.stores`.
         allow_private: Whether an HTTP store may lead to private and local addresses
             (`BULLPY_AUDIO_ALLOW_PRIVATE`).

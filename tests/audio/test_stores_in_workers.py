@@ -9,8 +9,11 @@ from pathlib import Path
 from typing import Any
 from uuid import uuid4
 
+import obstore
 import pytest
+from audio.objectserver import BUCKET, CREDENTIALS, object_server
 from audio.webserver import WebServer, content, stuck_in_body, web_server
+from obstore.store import S3Store as Bucket
 from support.outcomes import failure_of, result_of
 
 from bullpy import Queue, QueueEvents, Worker
@@ -64,6 +67,31 @@ async def test_files_come_from_a_web_server(
     missing = await queue.add("process-audio", payload(fileKey="none.wav"), attempts=3)
     assert "404" in await failure_of(missing, within=30)
     assert [asked.path for asked in web.asked].count("/audio/none.wav") == 1
+
+
+async def test_files_come_from_a_bucket(
+    queue: Queue,
+    redis_url: str,
+    start_worker: StartWorker,
+    good: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    for name, value in CREDENTIALS.items():
+        monkeypatch.setenv(name, value)
+    with object_server() as server:
+        bucket = Bucket(
+            BUCKET,
+            config={"endpoint": server.endpoint, "region": "us-east-1"},
+            client_options={"allow_http": True},
+        )
+        obstore.put(bucket, "up/2024/ok.flac", good / "ok.flac")
+        monkeypatch.setenv("BULLPY_AUDIO_STORE", server.url("up"))
+        await start_worker(worker=audio_worker(queue, redis_url))
+        job = await queue.add("process-audio", payload(fileKey="2024/ok.flac"))
+        result = await result_of(job, within=30)
+        assert result["metadata"]["fileName"] == "ok.flac"
+        missing = await queue.add("process-audio", payload(fileKey="none.wav"))
+        assert "no file 'none.wav'" in await failure_of(missing, within=30)
 
 
 async def test_private_addresses_are_refused_by_default(

@@ -4,6 +4,7 @@
 |---|---|
 | `/srv/audio`, `file:///srv/audio` | `local.LocalStore` |
 | `https://host/base/`, `http://...` | `http.HttpStore` |
+| `s3://bucket/prefix` | `s3.S3Store` |
 """
 
 from __future__ import annotations
@@ -22,6 +23,7 @@ def store_of(settings: AudioSettings) -> Store:
 
     Raises:
         errors.ConfigurationError: None is named, or its URL is wrong.
+        errors.MissingExtraError: obstore is needed and not installed.
     """
     text = settings.store
     if text is None:
@@ -44,11 +46,21 @@ def store_of(settings: AudioSettings) -> Store:
                 allow_private=settings.allow_private,
                 downloads=Downloads(settings.temporary),
             )
+        case "s3":
+            from bullpy.audio.stores.s3 import S3Store
+            from bullpy.audio.stores.temporary import Downloads
+
+            return S3Store(
+                text,
+                max_bytes=settings.max_bytes,
+                timeout=settings.download_timeout,
+                downloads=Downloads(settings.temporary),
+            )
         case _:
             raise errors.ConfigurationError(
                 f"There is no audio store of the kind {scheme[:20]!r}.",
-                fix="Set BULLPY_AUDIO_STORE to a folder, or to a URL with file://, http:// "
-                "or https://.",
+                fix="Set BULLPY_AUDIO_STORE to a folder, or to a URL with file://, http://, "
+                "https:// or s3://.",
             )
 
 
