@@ -37,6 +37,8 @@ class AudioSettings:
         download_timeout: Longest download of one file with its retries, seconds
             (`BULLPY_AUDIO_DOWNLOAD_TIMEOUT`).
         temporary: Folder that downloads go to (`BULLPY_AUDIO_TMP`); the system's by default.
+        cache: Folder of earlier measurements (`BULLPY_AUDIO_CACHE`); none are kept by default.
+        cache_bytes: Largest size of that folder, bytes (`BULLPY_AUDIO_CACHE_BYTES`).
     """
 
     root: Path | None = None
@@ -52,6 +54,8 @@ class AudioSettings:
     allow_private: bool = False
     download_timeout: float = 300.0
     temporary: Path | None = None
+    cache: Path | None = None
+    cache_bytes: int = 256 * 1024**2
 
     @classmethod
     def from_env(cls, environ: Mapping[str, str] | None = None) -> AudioSettings:
@@ -76,6 +80,8 @@ class AudioSettings:
                 env, "BULLPY_AUDIO_DOWNLOAD_TIMEOUT", float, cls().download_timeout
             ),
             temporary=_folder(env, "BULLPY_AUDIO_TMP"),
+            cache=_folder(env, "BULLPY_AUDIO_CACHE"),
+            cache_bytes=_positive(env, "BULLPY_AUDIO_CACHE_BYTES", int, cls().cache_bytes),
         )
 
     def require_root(self) -> Path:
