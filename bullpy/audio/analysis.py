@@ -29,7 +29,7 @@ def analyze(
     block_frames: int = decode.BLOCK_FRAMES,
     series: bool = False,
 ) -> AudioReport:
-    """Measure a WAV, AIFF, FLAC or MP3 file.
+    """Measure a WAV, AIFF, FLAC or MP3 file, or with `bullpy[aac]` an M4A, Ogg or WMA file.
 
     The file is read once, in blocks; memory stays the same for any length. What the content
     is decides, not the name.
@@ -46,6 +46,7 @@ def analyze(
 
     Raises:
         NotAudioError: The content is in no format that can be read.
+        DecoderMissingError: It needs `bullpy[aac]`, which is not installed.
         CorruptAudioError: The file is damaged.
         EmptyAudioError: There is nothing in it.
         AudioLimitError: It is outside the limits.

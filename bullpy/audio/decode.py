@@ -1,6 +1,7 @@
-"""Samples of a WAV, AIFF, FLAC or MP3 file, block by block, in bounded memory.
+"""Samples of an audio file, block by block, in bounded memory.
 
-Decoding is libsndfile's, through soundfile. Three of its habits are worked around here:
+WAV, AIFF, FLAC and MP3 are decoded by libsndfile, through soundfile; all else by `libav`. Three
+habits of libsndfile and soundfile are worked around here:
 
 - soundfile seeks back to where it is after every read of a seekable file. In an MP3 with a
   variable bit rate that seek is not exact, and the samples are silently wrong. A file that
@@ -18,8 +19,9 @@ import os
 from collections.abc import Generator, Iterator
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass
+from io import FileIO
 from pathlib import Path
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, BinaryIO, Literal, Protocol
 
 import numpy as np
 
@@ -28,6 +30,7 @@ from bullpy.audio import mpeg
 from bullpy.audio.errors import (
     AudioLimitError,
     CorruptAudioError,
+    DecoderMissingError,
     EmptyAudioError,
     StoreError,
 )
@@ -55,8 +58,10 @@ _BIT_DEPTHS = {
     "FLOAT": 32,
     "DOUBLE": 64,
 }
-# MP3 encoders pad; what a gapless tag and the decoder count may differ by a few frames.
-_MP3_SLACK_FRAMES = 4 * 1152
+# Encoders pad; what a gapless tag and the decoder count may differ by a few frames.
+_SLACK_FRAMES = 4 * 1152
+# Where a cut shows only in the frame count: WAV has sizes in bytes, FLAC fails.
+_CUT_SILENTLY = frozenset({"MP3", "MP4", "ASF", "CAF", "MATROSKA", "OGG", "WAVPACK"})
 
 
 @dataclass(frozen=True, slots=True)
@@ -65,7 +70,8 @@ class AudioFormat:
 
     Attributes:
         container: `WAV`, `FLAC`, `MP3` and the like.
-        codec: libsndfile's subtype, such as `PCM_16` or `MPEG_LAYER_III`.
+        codec: libsndfile's subtype, such as `PCM_16` or `MPEG_LAYER_III`, or FFmpeg's name of
+            the codec in capitals, such as `AAC`.
         sample_rate: Hz.
         channels: Count.
         bit_depth: Bits of a sample; None for lossy codecs, where there is no such thing.
@@ -90,12 +96,24 @@ class AudioFormat:
     channel_mask: int | None = None
 
 
+class Decoder(Protocol):
+    """What decodes: a `soundfile.SoundFile`, or a `libav.LibavDecoder`."""
+
+    def buffer_read_into(
+        self,
+        buffer: NDArray[np.float32] | NDArray[np.int16],
+        dtype: Literal["float32", "int16"],
+    ) -> int:
+        """Fill a buffer of shape (frames, channels); returns the frames read, 0 at the end."""
+        ...
+
+
 class AudioFile:
     """An open file. `blocks()` reads it once, from start to end."""
 
     def __init__(
         self,
-        file: _Sequential,
+        file: Decoder,
         info: AudioFormat,
         settings: AudioSettings,
         descriptor: int | None,
@@ -167,9 +185,9 @@ class AudioFile:
         info = self.format
         if info.missing_bytes:
             return self.seconds_read * info.missing_bytes / info.held_bytes
-        if info.container == "MP3" and info.frames is not None:
+        if info.container in _CUT_SILENTLY and info.frames is not None:
             missing = info.frames - self.frames_read
-            if missing > max(_MP3_SLACK_FRAMES, info.frames // 100):
+            if missing > max(_SLACK_FRAMES, info.frames // 100):
                 return missing / info.sample_rate
         return 0.0
 
@@ -234,6 +252,7 @@ def open_audio(path: Path, settings: AudioSettings) -> Generator[AudioFile]:
 
     Raises:
         NotAudioError: It is something else.
+        DecoderMissingError: Its decoder, `bullpy[aac]`, is not installed.
         EmptyAudioError: It has no audio.
         CorruptAudioError: Its header is damaged.
         AudioLimitError: Size, channels or rate are outside the settings' limits.
@@ -241,6 +260,12 @@ def open_audio(path: Path, settings: AudioSettings) -> Generator[AudioFile]:
     """
     sniffed = sniff(path, max_bytes=settings.max_bytes)
     with ExitStack() as stack:
+        if sniffed.demuxer is not None:
+            raw = stack.enter_context(_raw(path))
+            decoder, info = _from_libav(raw, path.name, sniffed, settings, stack)
+            _check_limits(info, path.name, settings)
+            yield AudioFile(decoder, info, settings, raw.fileno())
+            return
         file, descriptor = _opened(path, sniffed.first_frame, stack)
         info = AudioFormat(
             container=file.format,
@@ -269,10 +294,7 @@ def _opened(
         first_frame: See `Sniffed`.
         stack: Closes it.
     """
-    try:
-        raw = stack.enter_context(path.open("rb", buffering=0))
-    except OSError as error:
-        raise StoreError(f"{path.name!r} cannot be read ({error.strerror or error}).") from error
+    raw = stack.enter_context(_raw(path))
     try:
         if first_frame is not None:
             behind = stack.enter_context(behind_length(raw, first_frame))
@@ -289,6 +311,30 @@ def _opened(
             cause="Its header is damaged.",
             fix="Upload or export the file again.",
         ) from error
+
+
+def _raw(path: Path) -> FileIO:
+    """The file, without a buffer: its position is how far decoding is."""
+    try:
+        return path.open("rb", buffering=0)
+    except OSError as error:
+        raise StoreError(f"{path.name!r} cannot be read ({error.strerror or error}).") from error
+
+
+def _from_libav(
+    raw: BinaryIO, name: str, sniffed: Sniffed, settings: AudioSettings, stack: ExitStack
+) -> tuple[Decoder, AudioFormat]:
+    try:
+        from bullpy.audio import (
+            libav,
+        )  # FFmpeg's libraries load with the first file that needs them
+    except ImportError as error:
+        raise DecoderMissingError(
+            f"{name!r} is in a format ({sniffed.demuxer}) that PyAV decodes, "
+            "which is not installed.",
+            fix='Install it with: pip install "bullpy[aac]". Or send WAV, AIFF, FLAC or MP3.',
+        ) from error
+    return stack.enter_context(libav.open_stream(raw, name, sniffed, settings))
 
 
 class _Sequential(soundfile.SoundFile):

@@ -3,6 +3,7 @@
 ```
 AudioError                 the file, its store, or its reference
 ├── NotAudioError          no audio format bullpy reads
+├── DecoderMissingError    audio whose decoder is not installed
 ├── CorruptAudioError      audio, but damaged beyond reading
 ├── EmptyAudioError        audio without a single sample
 ├── AudioLimitError        more channels, higher rate, longer or larger than allowed
@@ -42,6 +43,12 @@ class NotAudioError(AudioError):
     """The content is in no audio format that bullpy reads, whatever its name says."""
 
     code = "not-audio"
+
+
+class DecoderMissingError(AudioError):
+    """The content is audio in a format whose decoder, an extra of bullpy, is not installed."""
+
+    code = "decoder-missing"
 
 
 class CorruptAudioError(AudioError):

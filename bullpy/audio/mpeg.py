@@ -1,4 +1,4 @@
-"""Headers of MPEG audio frames: is this an MP3, how long is it, does it end where a frame ends?
+"""Headers of MPEG audio frames: is this an MP3 or AAC, how long is it, does it end with a frame?
 
 Sources: ISO/IEC 11172-3 section 2.4 and ISO/IEC 13818-3 section 2.4. The frames that tell a
 length are no standard: Xing's stands behind the side information of an empty first frame,
@@ -43,6 +43,23 @@ def find_frames(window: bytes) -> int | None:
             return at
         at = window.find(b"\xff", at + 1)
     return None
+
+
+def starts_with_adts(window: bytes) -> bool:
+    """Whether two AAC frames follow each other from the start, ISO/IEC 13818-7 6.2."""
+    at = 0
+    for _ in range(2):
+        header = window[at : at + 7]
+        # Sync word, layer 0, a sample rate that exists; the length counts the header.
+        if len(header) < 7 or header[0] != 0xFF or header[1] & 0xF6 != 0xF0:
+            return False
+        length = (header[3] & 3) << 11 | header[4] << 3 | header[5] >> 5
+        if header[2] >> 2 & 15 > 12 or length < 7:
+            return False
+        at += length
+        if at == len(window):
+            return True
+    return True
 
 
 def tells_length(frame: bytes) -> bool:

@@ -31,10 +31,20 @@ _NOT_AUDIO = (
     (b"%PDF", "a PDF document"),
     (b"PK\x03\x04", "a ZIP archive"),
     (b"\x1f\x8b", "a gzip archive"),
-    (b"\x1a\x45\xdf\xa3", "a Matroska or WebM file"),
-    (b"OggS", "an Ogg file"),
     (b"<", "HTML or XML"),
     (b"{", "JSON"),
+)
+
+
+# How files begin that FFmpeg reads and libsndfile does not, and FFmpeg's name of their demuxer.
+_DEMUXERS = (
+    (0, b"\x1a\x45\xdf\xa3", "matroska"),  # and WebM
+    (0, b"OggS", "ogg"),
+    (0, b"\x30\x26\xb2\x75\x8e\x66\xcf\x11\xa6\xd9\x00\xaa\x00\x62\xce\x6c", "asf"),  # WMA
+    (0, b"caff\x00\x01", "caf"),
+    (0, b"wvpk", "wv"),
+    (4, b"ftyp", "mov"),  # M4A, MP4, 3GP and QuickTime
+    (0, b"\x0b\x77", "ac3"),
 )
 
 
@@ -49,6 +59,7 @@ class Sniffed:
         ends_inside_frame: Whether it is an MP3 that was surely cut off: see `mpeg`.
         first_frame: Where the frames of an MP3 start that does not tell its length.
         channel_mask: Loudspeaker of each channel; see `containers.Samples`.
+        demuxer: FFmpeg's name of the format when libsndfile does not read it, otherwise None.
     """
 
     size_bytes: int
@@ -57,10 +68,11 @@ class Sniffed:
     ends_inside_frame: bool = False
     first_frame: int | None = None
     channel_mask: int | None = None
+    demuxer: str | None = None
 
 
 def sniff(path: Path, *, max_bytes: int) -> Sniffed:
-    """Check that a file is WAV, AIFF, FLAC or MP3 by content; its name does not matter.
+    """Find a file's format by its content; its name does not matter.
 
     Args:
         path: The file.
@@ -103,9 +115,14 @@ def _sniff(file: BinaryIO, size: int, name: str) -> Sniffed:
     kind = containers.kind(head)
     if kind is not None:
         return _sniff_chunks(file, size, name, kind)
+    for at, magic, demuxer in _DEMUXERS:
+        if head.startswith(magic, at):
+            return Sniffed(size, demuxer=demuxer)
     start = _after_id3(head, size, name)
     file.seek(start)
     window = file.read(_SEARCH_BYTES)
+    if mpeg.starts_with_adts(window):
+        return Sniffed(size, demuxer="aac")
     if window[:4] == b"fLaC":
         return Sniffed(size)
     first = mpeg.find_frames(window)
@@ -159,12 +176,10 @@ def _after_id3(head: bytes, size: int, name: str) -> int:
 
 def _not_audio(head: bytes, name: str) -> NotAudioError:
     what = next((text for magic, text in _NOT_AUDIO if head.startswith(magic)), None)
-    if head[4:8] == b"ftyp":
-        what = "an MP4 or M4A file"
     if what is None and all(0x20 <= byte < 0x7F or byte in b"\t\n\r" for byte in head):
         what = "text"
     return NotAudioError(
         f"{name!r} is not an audio file that can be read here.",
         cause=f"Its content looks like {what}." if what else "Its content is no known format.",
-        fix="Send WAV, AIFF, FLAC or MP3.",
+        fix="Send WAV, AIFF, FLAC or MP3; with bullpy[aac] also M4A, AAC, Ogg, WMA and others.",
     )

@@ -41,7 +41,7 @@ def audio() -> None:
 @app.command()
 def analyze(
     files: Annotated[
-        list[Path], typer.Argument(metavar="FILE...", help="WAV, AIFF, FLAC or MP3 files.")
+        list[Path], typer.Argument(metavar="FILE...", help="WAV, FLAC, MP3, M4A or other files.")
     ],
     target: Annotated[
         str | None,

@@ -38,6 +38,9 @@ SUFFIXES = frozenset(
         ".aac",
         ".w64",
         ".rf64",
+        ".caf",
+        ".wma",
+        ".wv",
     ]
 )
 """What --recursive takes for audio."""

@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-_PACKAGES = ("bullmq", "redis", "hiredis", "pydantic", "uvloop", "numpy", "soundfile")
+_PACKAGES = ("bullmq", "redis", "hiredis", "pydantic", "uvloop", "numpy", "soundfile", "av")
 
 
 def version(
@@ -26,12 +26,22 @@ def version(
             found[name] = installed(name)
         except PackageNotFoundError:
             found[name] = None
+    found["av's FFmpeg"] = _ffmpeg()
     found["audio engine"] = _audio_engine()
     if as_json:
         typer.echo(json.dumps(found))
         return
     for name, number in found.items():
         typer.echo(f"{name:12} {number or 'not installed'}")
+
+
+def _ffmpeg() -> str | None:
+    """The release of FFmpeg's libraries inside PyAV, which decode what libsndfile does not."""
+    try:
+        import av
+    except ImportError:
+        return None
+    return av.ffmpeg_version_info
 
 
 def _audio_engine() -> str:

@@ -83,7 +83,7 @@ REFUSED: dict[str, tuple[Maker, type[AudioError]]] = {
     "random.mp3": (lambda good: RANDOM.bytes(200_000), NotAudioError),
     "zeros.mp3": (lambda good: bytes(200_000), NotAudioError),
     "png.wav": (lambda good: b"\x89PNG\r\n\x1a\n" + RANDOM.bytes(5000), NotAudioError),
-    "m4a.mp3": (lambda good: b"\0\0\0\x20ftypM4A " + bytes(5000), NotAudioError),
+    "m4a.mp3": (lambda good: b"\0\0\0\x20ftypM4A " + bytes(5000), CorruptAudioError),
     "cut-20.wav": (lambda good: wav(good)[:20], CorruptAudioError),
     "cut-43.wav": (lambda good: wav(good)[:43], CorruptAudioError),
     "cut-44.wav": (lambda good: wav(good)[:44], EmptyAudioError),
@@ -97,7 +97,7 @@ REFUSED: dict[str, tuple[Maker, type[AudioError]]] = {
     "middle.flac": (lambda good: middle(flac(good), 2000), CorruptAudioError),
     "header.flac": (lambda good: flac(good)[:60], CorruptAudioError),
     "middle.mp3": (lambda good: middle(mp3(good), 4000), CorruptAudioError),
-    "m4a.wav": (lambda good: b"\0\0\0\x20ftypM4A " + bytes(5000), NotAudioError),
+    "m4a.wav": (lambda good: b"\0\0\0\x20ftypM4A " + bytes(5000), CorruptAudioError),
     "id3-huge.mp3": (lambda good: id3(2**28 - 1) + mp3(good), CorruptAudioError),
 }
 

@@ -73,6 +73,7 @@ def test_version_is_readable_and_json() -> None:
     found = json.loads(bullpy("version", "--json").stdout)
     assert found["bullpy"] == package.__version__
     assert found["bullmq"].startswith("3.4.")
+    assert re.match(r"\d+\.", found["av's FFmpeg"])
     assert re.match(r"c \((avx2|baseline)\)$|numpy \(no kernel: ", found["audio engine"])
 
 
