@@ -7,7 +7,8 @@
 All measure the same generated stereo files, one after the other and in turns. `in_process_s` is
 one measurement after imports, `process_s` a fresh process from start to end; medians of
 `--rounds`. bullpy measures everything that it reports, the others what they have: see `TOOLS`.
-A tool that is not installed is reported as missing, with what to install.
+A tool that is not installed is reported as missing, with what to install. One that takes more than
+`--limit` seconds for a file has fewer rounds, and when it does not end in that time, no figures.
 """
 
 from __future__ import annotations
@@ -37,7 +38,6 @@ GOALS = {"wav": 7.0, "flac": 4.0, "mp3": 4.0}
 PEAK_GOALS_MB = {"file": 40.0, "hour": 65.0}
 OTHERS = harness.ROOT / "build" / "bench-audio"
 """Where `make bench-audio` puts the packages of the other tools."""
-TIMEOUT = 900.0
 LOOP = 60
 """Seconds of music before it repeats."""
 FFMPEG = ("-hide_banner", "-nostats", "-i", "{file}", "-af", "ebur128=peak=true", "-f", "null", "-")
@@ -53,9 +53,13 @@ TOOLS = {
 COLD_STARTS = {
     "python": "pass",
     "numpy_soundfile": "import numpy, soundfile",
+    "bullpy_import": "from bullpy.audio import analyze",
     "bullpy_audio": "from bullpy.audio import analyze; from bullpy.audio.measuring import engine; "
     "engine()",
+    "bullpy_first_result": "import sys; from bullpy.audio import analyze; analyze(sys.argv[1])",
 }
+"""What a fresh process does; the last one measures a WAV file of `FIRST_SECONDS`."""
+FIRST_SECONDS = 1
 
 
 def main() -> int:
@@ -63,7 +67,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bullpy-bench-") as folder:
         try:
             result = _measure(Path(folder), options)
-        except harness.BenchmarkError as error:
+        except (harness.BenchmarkError, subprocess.TimeoutExpired) as error:
             print(error, file=sys.stderr)
             return 1
         except KeyboardInterrupt:
@@ -79,6 +83,9 @@ def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(description="Time to measure audio, beside other tools.")
     parser.add_argument("--seconds", type=harness.positive, default=240, help="of each file")
     parser.add_argument("--rounds", type=harness.positive, default=5, help="medians over so many")
+    parser.add_argument(
+        "--limit", type=harness.positive, default=120, help="seconds for a tool and a file"
+    )
     parser.add_argument("--tools", default=",".join(TOOLS), help="which, separated by commas")
     parser.add_argument("--no-hour", action="store_true", help="leave out one hour of WAV")
     parser.add_argument("--json", action="store_true", help="one object")
@@ -93,7 +100,9 @@ def _measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
     files = {kind: folder / f"music.{kind}" for kind in KINDS}
     write_music(list(files.values()), options.seconds)
     tools = {name: _missing(name) for name in TOOLS if name in options.tools}
-    found = {kind: _compare(path, tools, options.rounds) for kind, path in files.items()}
+    found = {
+        kind: _compare(path, tools, options.rounds, options.limit) for kind, path in files.items()
+    }
     result: dict[str, Any] = {
         "benchmark": "audio",
         "seconds": options.seconds,
@@ -103,17 +112,19 @@ def _measure(folder: Path, options: argparse.Namespace) -> dict[str, Any]:
         "files": found,
         "ratios": {kind: _ratios(kind, rows) for kind, rows in found.items()},
         "goals": {"ratio": GOALS, "peak_mb": PEAK_GOALS_MB},
-        "cold_start_ms": _cold_starts(options.rounds),
+        "cold_start_ms": _cold_starts(folder, options.rounds),
     }
     if not options.no_hour:
         hour = folder / "hour.wav"
         write_music([hour], 3600)
         names = ("bullpy", "bullpy_1_thread", "ffmpeg")
-        result["hour"] = _compare(hour, {name: tools[name] for name in names if name in tools}, 1)
+        result["hour"] = _compare(
+            hour, {name: tools[name] for name in names if name in tools}, 1, 900
+        )
     return result
 
 
-def write_music(paths: list[Path], seconds: int) -> None:
+def write_music(paths: list[Path], seconds: int, *, seed: int = 1) -> None:
     """Pink noise under a slow envelope with a tone, pressed like a loud master; by the suffix.
 
     The channels share half of their noise. What is longer than `LOOP` seconds repeats.
@@ -123,7 +134,7 @@ def write_music(paths: list[Path], seconds: int) -> None:
         for path in paths
     ]
     try:
-        for block in itertools.islice(itertools.cycle(_music(min(seconds, LOOP))), seconds):
+        for block in itertools.islice(itertools.cycle(_music(min(seconds, LOOP), seed)), seconds):
             for writer in writers:
                 writer.write(block)
     finally:
@@ -131,8 +142,8 @@ def write_music(paths: list[Path], seconds: int) -> None:
             writer.close()
 
 
-def _music(seconds: int) -> Iterator[Any]:
-    random = np.random.default_rng(1)
+def _music(seconds: int, seed: int) -> Iterator[Any]:
+    random = np.random.default_rng(seed)
     pink = 1 / np.sqrt(np.maximum(np.fft.rfftfreq(2 * RATE, 1 / RATE), 30.0))
     fade = np.sin(np.pi * (np.arange(2 * RATE) + 0.5) / (2 * RATE))[:, None]
     time_ = np.arange(RATE) / RATE
@@ -151,38 +162,67 @@ def _subtype(path: Path) -> str | None:
     return None if path.suffix == ".mp3" else "PCM_16"
 
 
-def _compare(path: Path, tools: dict[str, str | None], rounds: int) -> dict[str, Any]:
-    """Each tool's figures; one after the other in every round, so that all see the same noise."""
+def _compare(path: Path, tools: dict[str, str | None], rounds: int, limit: float) -> dict[str, Any]:
+    """Each tool's figures; one after the other in every round, so that all see the same noise.
+
+    Args:
+        path: The file.
+        tools: Their names, each with what is missing.
+        rounds: How often, at most.
+        limit: Seconds for all rounds of a tool; what has used them is left out of the others.
+    """
     runs: dict[str, list[dict[str, Any]]] = {name: [] for name, why in tools.items() if not why}
+    left = dict.fromkeys(runs, limit)
     for _ in range(rounds):
         for name, done in runs.items():
-            done.append(_run(name, path))
+            if left[name] <= 0:
+                continue
+            started = time.perf_counter()
+            found = _run(name, path, left[name])
+            left[name] -= time.perf_counter() - started
+            if found is not None:
+                done.append(found)
     rows: dict[str, Any] = {name: {"missing": why} for name, why in tools.items() if why}
     for name, done in runs.items():
+        if not done:
+            rows[name] = {"missing": f"not done within {limit:g} s"}
+            continue
         within = [one["in_process_s"] for one in done if one["in_process_s"] is not None]
         rows[name] = {
             "in_process_s": round(median(within), 4) if within else None,
             "process_s": round(median(one["process_s"] for one in done), 4),
             "peak_mb": done[-1]["peak_mb"],
+            "rounds": len(done),
             "values": done[-1]["values"],
         }
     return {name: rows[name] for name in tools}
 
 
-def _run(name: str, path: Path) -> dict[str, Any]:
-    """One fresh process; its own figures, and how long it took from start to end."""
+def _run(name: str, path: Path, limit: float) -> dict[str, Any] | None:
+    """One fresh process; its own figures, and how long it took from start to end.
+
+    None when it did not end in time.
+    """
+    try:
+        return _measured(name, path, limit)
+    except subprocess.TimeoutExpired:
+        return None
+
+
+def _measured(name: str, path: Path, limit: float) -> dict[str, Any]:
     if name == "ffmpeg":
         command = ["ffmpeg", *(part.format(file=path) for part in FFMPEG)]
-        seconds, _ = _timed(name, command)
+        seconds, _ = _timed(name, command, limit)
         return {"in_process_s": None, "process_s": seconds, "peak_mb": None, "values": {}}
     command = [sys.executable, "-m", "benchmarks.audio_tools", name, str(path)]
-    seconds, output = _timed(name, command)
+    seconds, output = _timed(name, command, limit)
     own: dict[str, Any] = json.loads(output)
     # The tool measures twice, the second time with all that first calls set up.
     return {**own, "process_s": seconds - own["in_process_s"]}
 
 
-def _timed(name: str, command: list[str]) -> tuple[float, str]:
+def _timed(name: str, command: list[str], limit: float = 60.0) -> tuple[float, str]:
+    """Seconds that a process took, and what it printed; `TimeoutExpired` after `limit` seconds."""
     environment = harness.clean_environment()
     if name in ("pyav", "pyloudnorm", "librosa"):
         environment["PYTHONPATH"] = f"{OTHERS}:{environment['PYTHONPATH']}"
@@ -194,10 +234,10 @@ def _timed(name: str, command: list[str]) -> tuple[float, str]:
             env=environment,
             capture_output=True,
             text=True,
-            timeout=TIMEOUT,
+            timeout=limit,
             check=False,
         )
-    except (OSError, subprocess.TimeoutExpired) as error:
+    except OSError as error:
         raise harness.BenchmarkError(f"{name}: {error}") from None
     if done.returncode:
         raise harness.BenchmarkError(f"{name} failed:\n{done.stderr.strip()[-1500:]}")
@@ -226,11 +266,14 @@ def _ratios(kind: str, rows: dict[str, Any]) -> dict[str, float | None]:
     }
 
 
-def _cold_starts(rounds: int) -> dict[str, float]:
+def _cold_starts(folder: Path, rounds: int) -> dict[str, float]:
+    """Medians, milliseconds."""
+    file = folder / "first.wav"
+    write_music([file], FIRST_SECONDS)
     times: dict[str, list[float]] = {name: [] for name in COLD_STARTS}
     for _ in range(rounds):
         for name, code in COLD_STARTS.items():
-            times[name].append(_timed(name, [sys.executable, "-c", code])[0])
+            times[name].append(_timed(name, [sys.executable, "-c", code, str(file)])[0])
     return {name: round(1000 * median(found), 1) for name, found in times.items()}
 
 

@@ -27,7 +27,8 @@ IMPLEMENTATIONS = ("bullpy", "node", "upstream")
 START_TIMEOUT = 30.0
 """Seconds for a worker process to import, connect and say that it is ready."""
 _STOP_TIMEOUT = 5.0
-_NODE_WORKER = ROOT / "tests" / "node" / "bench_worker.mjs"
+_NODE = ROOT / "tests" / "node"
+_NODE_WORKERS = {"node": "bench_worker.mjs", "node_ffmpeg": "bench_ffmpeg.mjs"}
 
 
 class BenchmarkError(Exception):
@@ -235,11 +236,11 @@ def table(rows: Sequence[Sequence[object]]) -> str:
 
 
 def _command(name: str) -> list[str]:
-    if name != "node":
+    if name not in _NODE_WORKERS:
         return [sys.executable, "-m", f"benchmarks.workers.{name}"]
     node = shutil.which("node")
     if node is None:
         raise BenchmarkError("Node is not installed; the benchmarks need Node 20 or newer.")
-    if not (_NODE_WORKER.parent / "node_modules" / "bullmq6").exists():
+    if not (_NODE / "node_modules" / "bullmq6").exists():
         raise BenchmarkError("The Node packages are missing; run: make setup")
-    return [node, str(_NODE_WORKER)]
+    return [node, str(_NODE / _NODE_WORKERS[name])]

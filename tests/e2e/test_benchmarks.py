@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import signal
 import subprocess
 import sys
@@ -52,7 +53,53 @@ def test_audio_measures_each_file_with_each_engine() -> None:
             assert 0 < rows[name]["in_process_s"] < rows[name]["process_s"]
             assert rows[name]["values"]["integrated"] == pytest.approx(expected, abs=1e-6)
         assert rows["ffmpeg"].get("missing") or rows["ffmpeg"]["process_s"] > 0
-    assert result["cold_start_ms"]["bullpy_audio"] > 0
+    cold = result["cold_start_ms"]
+    assert 0 < cold["python"] < cold["bullpy_first_result"]
+
+
+def test_audio_leaves_out_a_tool_that_takes_too_long() -> None:
+    arguments = ["--seconds", "120", "--rounds", "2", "--no-hour", "--limit", "1"]
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.audio", "--json"),
+            *(*arguments, "--tools", "bullpy_numpy"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    for rows in json.loads(done.stdout)["files"].values():
+        row = rows["bullpy_numpy"]
+        assert row.get("missing") == "not done within 1 s" or row["rounds"] == 1
+
+
+def test_audio_worker_compares_with_a_node_worker_that_runs_ffmpeg() -> None:
+    if shutil.which("ffmpeg") is None:
+        pytest.skip("ffmpeg is what is compared with: scripts/setup.sh ffmpeg")
+    done = subprocess.run(
+        [
+            *(sys.executable, "-m", "benchmarks.audio_worker", "--json"),
+            *("--files", "2", "--seconds", "10"),
+        ],
+        cwd=ROOT,
+        capture_output=True,
+        text=True,
+        timeout=110,
+        check=False,
+    )
+    assert done.returncode == 0, done.stderr
+    result = json.loads(done.stdout)
+    assert (result["files"], result["distinct_files"], result["seconds"]) == (2, 2, 10)
+    for name in ("bullpy", "node_ffmpeg"):
+        row = result[name]
+        assert 0 < row["first_result_s"] <= row["seconds"]
+        assert row["files_per_minute"] == pytest.approx(60 * 2 / row["seconds"], rel=0.01)
+        assert row["version"]
+    assert result["ratio"] > 0
+    assert result["largest_difference_lu"] <= 0.11
 
 
 @pytest.mark.parametrize("mode", ["process", "add"])
