@@ -13,6 +13,7 @@ from bullmq.queue_keys import QueueKeys
 
 from bullpy import codec, errors
 from bullpy.backend import check_queue_name, redis_settings
+from bullpy.connection import sockets
 from bullpy.connection.factory import BlockingConnection, client_name
 from bullpy.connection.probe import classify
 from bullpy.emitter import SafeEmitter
@@ -24,9 +25,12 @@ log = logging.getLogger("bullpy.events")
 _JSON_FIELDS = {"progress": "data", "completed": "returnvalue"}
 _NUMBER_FIELDS = {"delayed": "delay"}
 
+_NEVER = (1 << 64, 0)
+"""Later than every id."""
+
 
 class QueueEvents(SafeEmitter, UpstreamQueueEvents):
-    """The event stream of a queue, over outages and restarts without missing an event.
+    """The event stream of a queue, over outages and restarts, without missing what is kept.
 
     `on("completed", listener)` calls `listener(args, event_id)` for every job;
     `on("completed:<job id>", ...)` for one. Every event of BullMQ exists, and `error`.
@@ -46,6 +50,11 @@ class QueueEvents(SafeEmitter, UpstreamQueueEvents):
         prefix: First part of every key.
         last_event_id: Where to begin: `$` for what comes from now on, `0-0` for all that is
             kept, or the id of the last event seen.
+
+    Attributes:
+        last_id: The id of the last event that listeners were told of.
+        doubters: Set when events may have been missed, by an outage longer than the stream's
+            memory for example, and when it is closed: for those who wait for one.
     """
 
     def __init__(
@@ -73,16 +82,18 @@ class QueueEvents(SafeEmitter, UpstreamQueueEvents):
         self.running = False
         self.closing = False
         self.closed = False
-        self._last_id = str(last_event_id or given.get("lastEventId") or "$")
+        self.doubters: set[asyncio.Event] = set()
+        self.last_id = str(last_event_id or given.get("lastEventId") or "$")
         self._connection = BlockingConnection(
             self.settings, f"{client_name()}:qe", key=self.keys["events"]
         )
         self._failures = 0
+        self._reopened = False
         self._outage = Outage(
             log,
             f"the events of {name} cannot be followed",
             f"the events of {name} are followed again",
-            "It is tried again about once a second; none will be missed.",
+            "It is tried again about once a second; none that Redis still keeps will be missed.",
             {"queue": name, "redis": str(self.settings.masked_url)},
         )
         self._task: asyncio.Task[None] | None = None
@@ -136,9 +147,11 @@ class QueueEvents(SafeEmitter, UpstreamQueueEvents):
         self.closing = True
         task, self._task = self._task, None
         if task is not None and task is not asyncio.current_task():
-            task.cancel()
-            await asyncio.gather(task, return_exceptions=True)
+            await sockets.end(task)
         await self._connection.aclose()
+        # Who waits for it to be ready would wait for ever.
+        self._ready.set()
+        self._doubt()
         await self.drain_listeners()
         self.closed = True
 
@@ -149,20 +162,16 @@ class QueueEvents(SafeEmitter, UpstreamQueueEvents):
     async def _follow(self) -> None:
         """Read the stream once; after an error say so, and come back to where it was."""
         try:
-            if self._last_id == "$":
+            if await self._connection.ready() and self._ready.is_set():
+                self._reopened = True
+            if self.last_id == "$":
                 # Fixed once, so that nothing is missed between two reads or over an outage.
-                self._last_id = await self._newest_id()
+                self.last_id = await self._newest_id()
             self._ready.set()
-            block = int(self.opts["blockingTimeout"])
-            reply = await self._connection.call(
-                "XREAD",
-                "BLOCK",
-                block,
-                "STREAMS",
-                self.keys["events"],
-                self._last_id,
-                block=block / 1000,
-            )
+            seen = self.last_id
+            entries = await self._read()
+            # Without a first entry that was seen, others may have been dropped before these.
+            may_miss = bool(self.doubters and entries) and await self._first_id() > _order(seen)
         except errors.RedisError as error:
             self._say(error)
             return
@@ -172,22 +181,43 @@ class QueueEvents(SafeEmitter, UpstreamQueueEvents):
             return
         self._failures = 0
         self._outage.worked()
-        for _, entries in cast("list[Any]", reply or []):
-            for entry_id, fields in entries:
-                self._last_id = entry_id.decode()
-                self._dispatch_entry(self._last_id, _decoded(fields))
+        for entry_id, fields in entries:
+            self.last_id = entry_id.decode()
+            self._dispatch_entry(self.last_id, fields)
+        # Those who wait look for themselves after they were told what is left.
+        if may_miss or self._reopened:
+            self._reopened = False
+            self._doubt()
+
+    async def _read(self) -> list[Any]:
+        """What is new in the stream, after a wait; after a reconnect only what is there."""
+        block = int(self.opts["blockingTimeout"])
+        waits = () if self._reopened else ("BLOCK", block)
+        reply = await self._connection.call(
+            "XREAD", *waits, "STREAMS", self.keys["events"], self.last_id, block=block / 1000
+        )
+        return [entry for _, entries in cast("list[Any]", reply or []) for entry in entries]
+
+    async def _first_id(self) -> tuple[int, int]:
+        """The order of the oldest event that is still kept."""
+        reply = await self._range("XRANGE", "-", "+")
+        return _order(reply[0][0].decode()) if reply else _NEVER
 
     async def _newest_id(self) -> str:
-        reply = await self._connection.call(
-            "XREVRANGE",
-            self.keys["events"],
-            "+",
-            "-",
-            "COUNT",
-            1,
-            block=self.settings.command_timeout,
-        )
+        reply = await self._range("XREVRANGE", "+", "-")
         return cast("bytes", reply[0][0]).decode() if reply else "0-0"
+
+    async def _range(self, command: str, start: str, end: str) -> list[Any]:
+        """One entry of the stream, from its end or its beginning."""
+        patience = self.settings.command_timeout
+        reply = await self._connection.call(
+            command, self.keys["events"], start, end, "COUNT", 1, block=patience
+        )
+        return cast("list[Any]", reply)
+
+    def _doubt(self) -> None:
+        for doubter in self.doubters:
+            doubter.set()
 
     def _say(self, error: errors.RedisError) -> None:
         self._failures += 1
@@ -196,19 +226,10 @@ class QueueEvents(SafeEmitter, UpstreamQueueEvents):
             self._outage.failed(error)
         self.emit("error", error)
 
-    def _dispatch_entry(self, entry_id: str, args: dict[str, Any]) -> None:
-        event = str(args.pop("event", ""))
+    def _dispatch_entry(self, entry_id: str, fields: list[bytes]) -> None:
+        event, args = self.parsed(fields)
         if not event:
             return
-        field = _JSON_FIELDS.get(event)
-        if field in args:
-            try:
-                args[field] = codec.loads(args[field] or "null")
-            except ValueError:
-                log.debug("event %s of %s: %s is not JSON", entry_id, self.name, field)
-        number = _NUMBER_FIELDS.get(event)
-        if number in args:
-            args[number] = int(float(args[number]))
         if event == "drained":
             self.emit(event, entry_id)
             return
@@ -216,7 +237,24 @@ class QueueEvents(SafeEmitter, UpstreamQueueEvents):
         if "jobId" in args:
             self.emit(f"{event}:{args['jobId']}", args, entry_id)
 
+    def parsed(self, fields: list[bytes]) -> tuple[str, dict[str, Any]]:
+        """The name of an event and what listeners get of it, from its entry in the stream."""
+        texts = [field.decode("utf-8", "surrogateescape") for field in fields]
+        args: dict[str, Any] = dict(zip(texts[::2], texts[1::2], strict=True))
+        event = str(args.pop("event", ""))
+        field = _JSON_FIELDS.get(event)
+        if field in args:
+            try:
+                args[field] = codec.loads(args[field] or "null")
+            except ValueError:
+                log.debug("an event %s of %s: %s is not JSON", event, self.name, field)
+        number = _NUMBER_FIELDS.get(event)
+        if number in args:
+            args[number] = int(float(args[number]))
+        return event, args
 
-def _decoded(fields: list[bytes]) -> dict[str, Any]:
-    texts = [field.decode("utf-8", "surrogateescape") for field in fields]
-    return dict(zip(texts[::2], texts[1::2], strict=True))
+
+def _order(entry_id: str) -> tuple[int, int]:
+    """The id of an entry as Redis orders them: by milliseconds, then by number."""
+    milliseconds, _, number = entry_id.partition("-")
+    return int(milliseconds), int(number or 0)

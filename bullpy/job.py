@@ -14,6 +14,7 @@ from bullmq.job import Job as UpstreamJob
 
 from bullpy import codec, errors, lookup, steps
 from bullpy.connection.pipelining import retry_pause
+from bullpy.ending import Ending
 from bullpy.jobfields import JobFields
 from bullpy.jobhash import CRASHES_FIELD, DEATHS_FIELD, LATER_FIELDS, Raw, Reader
 from bullpy.options import milliseconds
@@ -382,6 +383,9 @@ class Job(JobFields[T], UpstreamJob):
     ) -> Any:
         """Wait for the job's result.
 
+        An event that is lost to an outage, or dropped from a full stream, costs no more than a
+        look at the job itself.
+
         Args:
             timeout: Seconds; None waits for ever.
             events: Events of the job's queue to listen on; by default the queue's own.
@@ -392,42 +396,12 @@ class Job(JobFields[T], UpstreamJob):
         Raises:
             errors.JobFailedError: The job failed; its `failed_reason` says why.
             errors.JobNotFoundError: The job is gone, and its result with it.
+            errors.WorkerStateError: The queue was closed meanwhile.
             TimeoutError: It did not finish in time.
         """
-        listening = events or self.queue.events
-        outcome: asyncio.Future[tuple[bool, Any]] = asyncio.get_running_loop().create_future()
-
-        def completed(args: Mapping[str, Any], _id: str) -> None:
-            if not outcome.done():
-                outcome.set_result((True, args.get("returnvalue")))
-
-        def failed(args: Mapping[str, Any], _id: str) -> None:
-            if not outcome.done():
-                outcome.set_result((False, args.get("failedReason")))
-
-        listening.on(f"completed:{self.id}", completed)
-        listening.on(f"failed:{self.id}", failed)
-        try:
-            async with asyncio.timeout(timeout):
-                # Ready first, then ask: between the two no event can be missed.
-                await listening.wait_until_ready()
-                code, value = await self.backend.scripts.isFinished(self.id)
-                if code == 1:
-                    return codec.loads(value) if value else None
-                if code == 2:
-                    raise errors.JobFailedError(self.id, value or "")
-                if code == -1 and not outcome.done():
-                    raise errors.JobNotFoundError(
-                        f"Missing key for job {self.id}. isFinished",
-                        cause="It finished and was removed, or it was deleted.",
-                    )
-                ok, value = await outcome
-        finally:
-            listening.off(f"completed:{self.id}", completed)
-            listening.off(f"failed:{self.id}", failed)
-        if not ok:
-            raise errors.JobFailedError(self.id, str(value))
-        return value
+        async with asyncio.timeout(timeout):
+            with Ending(self.backend, self.id, events or self.queue.events) as ending:
+                return await ending.result()
 
     def __repr__(self) -> str:
         return f"<Job {self.id} {self.name!r} of {self.queueQualifiedName}>"

@@ -23,8 +23,8 @@ from redis.asyncio.connection import AbstractConnection, ConnectionPool
 from redis.exceptions import ResponseError
 
 from bullpy import errors
+from bullpy.connection import attempts, resolve, sockets
 from bullpy.connection import identity as identities
-from bullpy.connection import resolve, sockets
 from bullpy.connection.client import PipeliningClient, pack
 from bullpy.connection.clock import ServerClock
 from bullpy.connection.explain import classify
@@ -221,29 +221,44 @@ class SharedRedis:
     async def _open(self) -> AbstractConnection:
         slow = asyncio.get_running_loop().call_later(SLOW_CONNECT, self._say_slow)
         try:
-            async with asyncio.timeout(self._attempt):
-                connection, node = await self._locator.open(client_name=client_name())
+            connection, node, self.identity = await attempts.first_of(self._try, _close)
+        finally:
+            slow.cancel()
+        self._arrived(node)
+        for warning in identities.check_server(self.identity):
+            self._warn_once(warning)
+        return connection
+
+    async def _try(self) -> tuple[AbstractConnection, RedisSettings, ServerIdentity]:
+        limit = asyncio.timeout(self._attempt)
+        try:
+            async with limit:
+                return await self._meet()
         except TimeoutError as late:
+            if not limit.expired():
+                raise
             raise errors.RedisUnavailableError(
                 f"{self.settings.masked_url} did not answer within {self._attempt:g} s.",
                 cause="The network drops packets, or the server hangs.",
                 fix="Nothing, if it was an outage: the next attempt follows.",
             ) from late
-        finally:
-            slow.cancel()
+
+    async def _meet(self) -> tuple[AbstractConnection, RedisSettings, ServerIdentity]:
+        """Connect to the server, and ask who it is and what time it has."""
+        connection, node = await self._locator.open(client_name=client_name())
         try:
-            self.identity = await identify(connection, node)
+            identity = await identify(connection, node)
             await self.clock.learn(lambda: sockets.ask(connection, "TIME"))
-            self._arrived(node)
-            for warning in identities.check_server(self.identity):
-                self._warn_once(warning)
         except errors.RedisError:
             await connection.disconnect(nowait=True)
             raise
-        except (TimeoutError, OSError, ResponseError) as error:
+        except Exception as error:
             await connection.disconnect(nowait=True)
             raise classify(error, self.settings) from error
-        return connection
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
+        return connection, node, identity
 
     def _arrived(self, node: RedisSettings) -> None:
         """Take along who waits at another server."""
@@ -254,11 +269,10 @@ class SharedRedis:
             companion.leave_unless_at(node)
 
     def _say_slow(self) -> None:
-        longest = min(self._attempt or math.inf, self.settings.connect_timeout)
         self._outage.failed(
             errors.RedisUnavailableError(
-                f"no answer yet from {self.settings.masked_url} after {SLOW_CONNECT:g} s; each "
-                f"attempt lasts {longest:g} s.",
+                f"no answer yet from {self.settings.masked_url} after {SLOW_CONNECT:g} s; a fresh "
+                f"attempt is made every {attempts.FRESH_EACH:g} s.",
                 cause="A firewall looks like this, and TLS to a port that does not speak it.",
             )
         )
@@ -386,15 +400,7 @@ class BlockingConnection:
         self._failures += 1
         if pause:
             await asyncio.sleep(pause)
-        connection, self._node = await self._locator.open(client_name=self._name)
-        try:
-            client_id = await sockets.ask(connection, "CLIENT", "ID")
-        except Exception as error:
-            await connection.disconnect(nowait=True)
-            raise classify(error, self._settings) from error
-        except BaseException:
-            await connection.disconnect(nowait=True)
-            raise
+        connection, self._node, client_id = await attempts.first_of(self._try, _close)
         self._client_id = client_id if isinstance(client_id, int) else None
         self._connection = connection
         by_target = _shared.get(asyncio.get_running_loop(), {})
@@ -402,6 +408,17 @@ class BlockingConnection:
         if shared is not None and self._locator.target.is_routed:
             shared.accompany(self)
         return connection
+
+    async def _try(self) -> tuple[AbstractConnection, RedisSettings, Any]:
+        connection, node = await self._locator.open(client_name=self._name)
+        try:
+            return connection, node, await sockets.ask(connection, "CLIENT", "ID")
+        except Exception as error:
+            await connection.disconnect(nowait=True)
+            raise classify(error, self._settings) from error
+        except BaseException:
+            await connection.disconnect(nowait=True)
+            raise
 
 
 def share(settings: RedisSettings, *, key: str | None = None) -> SharedRedis:
@@ -446,6 +463,10 @@ async def identify(connection: AbstractConnection, settings: RedisSettings) -> S
         db=settings.db,
         client_id=client_id if isinstance(client_id, int) else None,
     )
+
+
+async def _close(opened: tuple[AbstractConnection, RedisSettings, Any]) -> None:
+    await opened[0].disconnect(nowait=True)
 
 
 def client_name() -> str:

@@ -3,20 +3,27 @@
 from __future__ import annotations
 
 import asyncio
+import contextlib
+import socket
 import time
+from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from support.faults import eventually, outage_lines
 from support.proxy import BLOCKING, COMMAND, LOCKS, Proxy
 
-from bullpy import Queue
+from bullpy import EmbeddedServer, Queue
 from bullpy.connection.factory import BLOCK_MARGIN
 from bullpy.settings import WorkerSettings
 
 
 async def _came(proxy: Proxy, command: str) -> bool:
     return proxy.commands[command] > 0
+
+
+async def _has(proxy: Proxy, connections: int) -> bool:
+    return len(proxy.links) == connections
 
 
 async def test_dead_blocking_connection_is_replaced(
@@ -126,6 +133,66 @@ async def test_black_hole_for_everything_loses_nothing(
     assert time.monotonic() - began < 8
     assert set(crew.ledger.started.values()) == {1}
     assert not crew.ledger.failed
+
+
+@pytest.fixture
+def full_backlog() -> Iterator[socket.socket]:
+    """A listening socket whose queue is full: the kernel drops what asks for a connection."""
+    with contextlib.ExitStack() as sockets:
+        listening = sockets.enter_context(socket.socket())
+        listening.bind(("127.0.0.1", 0))
+        listening.listen(0)
+        for _ in range(4):
+            filler = sockets.enter_context(socket.socket())
+            filler.setblocking(False)
+            filler.connect_ex(listening.getsockname())
+        yield listening
+
+
+async def test_worker_in_whose_hole_no_packet_is_answered_is_back_within_three_seconds(
+    full_backlog: socket.socket, own_server: EmbeddedServer, direct: Queue, crew: Any
+) -> None:
+    # With default settings: 24 s for an attempt of the shared connection, 45 s of the other one.
+    port = full_backlog.getsockname()[1]
+    await crew.hire(url=f"redis://127.0.0.1:{port}/0", ready=False)
+    await direct.add("job", 1)
+    with pytest.raises(AssertionError):
+        # The kernel asks again after 1, 3, 7, 15 s, newer ones after 5, 7, 11 s.
+        await crew.ledger.until_completed(1, 7.5)
+    full_backlog.close()
+    async with Proxy(own_server.port, at=port):
+        began = time.monotonic()
+        await crew.ledger.until_completed(1, 3.0)
+        print(f"first job after {time.monotonic() - began:.2f} s")
+
+
+async def test_worker_whose_connections_are_taken_and_never_answered_is_back_within_three_seconds(
+    proxy: Proxy, direct: Queue, crew: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    # With default settings an attempt lasted 15 s, and nothing that it sent is ever answered.
+    proxy.swallow()
+    await crew.hire(ready=False)
+    await direct.add_bulk([{"name": "job", "data": number} for number in range(3)])
+    most = 0
+
+    async def counted() -> bool:
+        nonlocal most
+        most = max(most, len(proxy.links))
+        return proxy.accepted >= 4
+
+    # Attempts end as others begin: three fresh ones have been made beside the first.
+    await eventually(counted, 9.0)
+    assert most <= 2
+    proxy.heal()
+    began = time.monotonic()
+    await crew.ledger.until_completed(3, 3.0)
+    print(f"first job after {time.monotonic() - began:.2f} s")
+    assert set(crew.ledger.started.values()) == {1}
+    # The shared connection and the one that waits: none is left of the others.
+    await eventually(lambda: _has(proxy, 2), 3.0)
+    began_with, ended_with = outage_lines(caplog, proxy.url)
+    assert "no answer yet" in began_with
+    assert "connected again" in ended_with
 
 
 async def test_slow_network_loses_no_job(proxy: Proxy, direct: Queue, crew: Any) -> None:

@@ -51,6 +51,10 @@ class Rule:
 class Proxy:
     """Stands between a client and a Redis on 127.0.0.1.
 
+    Args:
+        port: Where Redis listens.
+        at: Where it listens itself; 0 for any free port.
+
     Attributes:
         delay: Seconds that every chunk is held back, each way.
         commands: How often each command or script came.
@@ -59,7 +63,7 @@ class Proxy:
         swallowing: Kinds of connection whose bytes are dropped, both ways.
     """
 
-    def __init__(self, port: int) -> None:
+    def __init__(self, port: int, *, at: int = 0) -> None:
         self.delay = 0.0
         self.commands: Counter[str] = Counter()
         self.chunks = 0
@@ -67,7 +71,7 @@ class Proxy:
         self.swallowing: set[str] = set()
         self.links: set[_Link] = set()
         self._target = port
-        self._port = 0
+        self._port = at
         self._server: asyncio.Server | None = None
         self._rules: list[Rule] = []
         self._names = _ScriptNames()
