@@ -41,6 +41,7 @@ class BackendConnection(RedisConnection):
         self.version = None
         self.skipVersionCheck = False
         self.commands = Commands(lambda: self.shared)
+        self.is_closed = False
         self._shared: SharedRedis | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
 
@@ -78,6 +79,7 @@ class BackendConnection(RedisConnection):
 
     async def close(self) -> None:
         """Give the share back. Closing twice is fine."""
+        self.is_closed = True
         shared, self._shared = self._shared, None
         if shared is not None and self._loop is asyncio.get_running_loop():
             await shared.release()

@@ -73,10 +73,12 @@ class Ending:
         """
         # Ready first, then ask: between the two no event can be missed.
         await self._events.wait_until_ready()
+        self._check_open()
         await self._look()
         while not self._end.done():
             await self._wait_for_news()
             if not self._end.done():
+                self._check_open()
                 await self._look_again()
         ok, value = self._end.result()
         if not ok:
@@ -91,13 +93,16 @@ class Ending:
             return
         self._news.clear()
 
-    async def _look_again(self) -> None:
-        """Look at the state; where Redis cannot say, once more a little later."""
-        if self._events.closing:
+    def _check_open(self) -> None:
+        # A look through a closed connection would open another one that nobody closes.
+        if self._events.closing or self._backend.connection.is_closed:
             raise errors.WorkerStateError(
                 f"The queue was closed while somebody waited for job {self._job_id}.",
                 fix="Wait for the job before the queue, or its QueueEvents, is closed.",
             )
+
+    async def _look_again(self) -> None:
+        """Look at the state; where Redis cannot say, once more a little later."""
         try:
             await self._look()
         except errors.RedisError:

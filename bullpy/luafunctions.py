@@ -87,6 +87,8 @@ def defer(name: str, source: str) -> str:
         return source
     lines = source.split("\n")
     functions = _functions(lines)
+    if functions is None:
+        return source
     rare = [it for it in _movable(lines, functions) if it.name not in often]
     if not rare:
         return source
@@ -110,8 +112,11 @@ def defer(name: str, source: str) -> str:
     return source if called.search(_COMMENT.sub("", text)) else text
 
 
-def _functions(lines: list[str]) -> list[_Function]:
-    """The functions of the top level: from `local` to `end`, both at the beginning of a line."""
+def _functions(lines: list[str]) -> list[_Function] | None:
+    """The functions of the top level: from `local` to `end`, both at the beginning of a line.
+
+    None where one is written in another way, so that it is not known where it ends.
+    """
     found: list[_Function] = []
     number = 0
     while number < len(lines):
@@ -121,6 +126,9 @@ def _functions(lines: list[str]) -> list[_Function]:
             number += 1
             while number < len(lines) and lines[number].rstrip() != "end":
                 number += 1
+            written = lines[first + 1 : number]
+            if re.search(r"\bend\b", begins[3]) or any(map(_BEGINS.match, written)):
+                return None
             found.append(_Function(begins[1] or begins[2], begins[3], first, number + 1))
         number += 1
     return found

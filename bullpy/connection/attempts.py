@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Awaitable, Callable, Coroutine
 from typing import Any, TypeVar
 
+from bullpy import errors
 from bullpy.connection import sockets
 
 FRESH_EACH = 2.0
@@ -23,7 +24,8 @@ async def first_of(
     What was sent into a black hole is lost, also when the hole ends: the first attempt may wait
     for its time-out then, or for the kernel, which sends again after 1, 3, 7, 15 s. A shorter
     time-out would never reach a server that is merely slow. So the first one keeps its time, and
-    a second beside it, at most one, is replaced every 2 s.
+    a second beside it, at most one, is replaced every 2 s. The second does not end the first
+    by finding nobody.
 
     Args:
         attempt: Makes one.
@@ -41,6 +43,10 @@ async def first_of(
             done, _ = await asyncio.wait(
                 running, timeout=FRESH_EACH, return_when=asyncio.FIRST_COMPLETED
             )
+            if fresh is not None and done == {fresh} and _is_away(fresh):
+                # Refused, while the first one may only be slow.
+                fresh = None
+                continue
             if done:
                 kept = min(done, key=_has_failed)
                 return kept.result()
@@ -49,11 +55,20 @@ async def first_of(
             fresh = asyncio.create_task(attempt())
     finally:
         left = [task for task in (patient, fresh) if task is not None and task is not kept]
-        await _give_up(left, discard)
+        try:
+            await _give_up(left, discard)
+        except asyncio.CancelledError:
+            if kept is not None and not _has_failed(kept):
+                await discard(kept.result())
+            raise
 
 
 def _has_failed(task: asyncio.Task[Any]) -> bool:
     return task.cancelled() or task.exception() is not None
+
+
+def _is_away(task: asyncio.Task[Any]) -> bool:
+    return not task.cancelled() and isinstance(task.exception(), errors.RedisUnavailableError)
 
 
 async def _give_up(

@@ -10,7 +10,7 @@ import pytest
 from support.faults import eventually
 from support.proxy import Proxy
 
-from bullpy import EmbeddedServer, Job, Queue, ending, errors
+from bullpy import EmbeddedServer, Job, Queue, QueueEvents, ending, errors
 
 SOON = 5.0
 """Seconds within which a waiter must end: reconnecting included, its regular look excluded."""
@@ -195,3 +195,26 @@ async def test_wait_ends_with_its_queue(direct: Queue, proxy: Proxy) -> None:
     with pytest.raises(errors.WorkerStateError) as raised:
         await asyncio.wait_for(waiting, 1.0)
     assert "closed" in str(raised.value)
+
+
+async def test_wait_that_never_got_ready_ends_with_its_queue(direct: Queue, proxy: Proxy) -> None:
+    queue = Queue(direct.name, redis=proxy.url)
+    job = await queue.add("job", 1)
+    await proxy.refuse()
+    proxy.cut()
+    waiting = asyncio.create_task(job.wait_until_finished())
+    await asyncio.sleep(0)
+    await queue.close()
+    with pytest.raises(errors.WorkerStateError):
+        await asyncio.wait_for(waiting, 1.0)
+
+
+async def test_wait_on_events_of_ones_own_ends_with_the_jobs_queue(
+    direct: Queue, proxy: Proxy
+) -> None:
+    queue = Queue(direct.name, redis=proxy.url)
+    job = await queue.add("job", 1)
+    async with QueueEvents(direct.name, redis=proxy.url) as events:
+        await queue.close()
+        with pytest.raises(errors.WorkerStateError):
+            await asyncio.wait_for(job.wait_until_finished(events=events), 1.0)

@@ -60,8 +60,18 @@ OFTEN = "local function getQueueMetadata()\nend\n"
 
 @pytest.mark.parametrize(
     "text",
-    [f"{RARE}local seen = 1\n{OFTEN}rare()", f"{RARE}{OFTEN}rare()\npcall(rare)"],
-    ids=["a variable is declared after it", "it is named without being called"],
+    [
+        f"{RARE}local seen = 1\n{OFTEN}rare()",
+        f"{RARE}{OFTEN}rare()\npcall(rare)",
+        f"local function one() return 1 end\n{RARE}{OFTEN}rare()",
+        f"{RARE}{OFTEN}local function one() return 1 end\nif one() then\n  rare()\nend",
+    ],
+    ids=[
+        "a variable is declared after it",
+        "it is named without being called",
+        "another one is in one line",
+        "the last one is in one line",
+    ],
 )
 def test_a_text_that_is_not_understood_stays_as_it_was(text: str) -> None:
     assert luafunctions.defer("moveToActive", text) == text
