@@ -16,8 +16,9 @@ if TYPE_CHECKING:
     Block = NDArray[np.float32] | NDArray[np.int16]
     Split = Callable[[Block, NDArray[np.float32]], None]
 
-CHUNK_FRAMES = 65_536
-"""Frames of a chunk: large enough that a call costs little, small enough for the cache."""
+CHUNK_FRAMES = 98_304
+"""Frames of a chunk: so many that what is done once a chunk costs little, above all waiting for
+the interpreter lock; so few that a cancelled job ends at once, and that memory stays small."""
 SLOTS = 4
 """Chunks in memory at a time."""
 _PADDING = 64  # vector loads at the end of a chunk stay inside its memory

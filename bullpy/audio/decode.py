@@ -27,6 +27,7 @@ import numpy as np
 
 from bullpy import errors
 from bullpy.audio import mpeg
+from bullpy.audio.chunks import CHUNK_FRAMES
 from bullpy.audio.errors import (
     AudioLimitError,
     CorruptAudioError,
@@ -46,8 +47,8 @@ except (ImportError, OSError) as error:  # OSError: the wheel without its libsnd
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-BLOCK_FRAMES = 65_536
-"""Frames read at a time."""
+BLOCK_FRAMES = CHUNK_FRAMES
+"""Frames read at a time: a chunk, so that each piece of decoding makes one."""
 
 _BIT_DEPTHS = {
     "PCM_S8": 8,

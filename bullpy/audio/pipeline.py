@@ -1,6 +1,6 @@
 """Decoding and the passes over one file, shared between threads.
 
-There is one step that makes chunks (it decodes), and one step per pass that takes them. Each
+There is one step that makes chunks (it decodes), and steps that take them: a pass or two. Each
 step meets the chunks in order and never runs twice at a time, but different steps run beside
 each other: a thread takes whichever step is ready. So a second thread helps whatever the
 format costs: beside a slow decoder it does all passes, beside a fast one they are divided.
@@ -48,6 +48,7 @@ def run(
             if chunk is not None:
                 for step in steps:
                     step(chunk)
+                    on_turn()
         return
     shared = _Shared(source, steps)
     helpers = [

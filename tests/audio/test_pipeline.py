@@ -110,6 +110,19 @@ def test_on_turn_runs_in_the_calling_thread_and_can_end_the_run(threads: int) ->
     assert len(taken) < 100_000
 
 
+def test_one_thread_asks_after_each_step() -> None:
+    taken: list[str] = []
+
+    def on_turn() -> None:
+        if taken:
+            raise errors.JobCancelledError("enough")
+
+    steps = [lambda chunk, name=name: taken.append(name) for name in ("first", "second")]
+    with pytest.raises(errors.JobCancelledError, match="enough"):
+        pipeline.run(chunks(3), steps, threads=1, on_turn=on_turn)
+    assert taken == ["first"]
+
+
 def test_a_caller_that_waits_for_a_slow_decoder_is_still_asked() -> None:
     release, started = threading.Event(), threading.Event()
     main = threading.get_ident()

@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-INTERFACE = 2
+INTERFACE = 3
 """Has to be `bullpy_interface` in variant.c."""
 LIBRARY = Path(__file__).with_name("_kernel.so")
 VARIANTS = ("avx2", "baseline")
@@ -23,8 +23,7 @@ _ARGUMENTS: dict[str, tuple[type, ...]] = {
     "split_float": (_pointer, _int64, _int64, _pointer, _int64),
     "split_int16": (_pointer, _int64, _int64, _pointer, _int64),
     "weighting": (*_ROWS, *_ENDS, _pointer, _pointer, _pointer),
-    "statistics": (*_ROWS, *_ENDS, _pointer, _pointer, _pointer),
-    "products": (_pointer, _pointer, *_ENDS, _pointer),
+    "statistics": (*_ROWS, *_ENDS, *_ENDS, _pointer, _pointer, _pointer, _pointer),
     "clipped": (_pointer, _int64, _float, _int64, _pointer),
     "true_peak": (*_ROWS, _int64, *_ENDS, _pointer, _float, _float, _float, _pointer),
     "spectrum_work": (_int64,),
@@ -54,7 +53,6 @@ class Kernel:
     split_int16: Callable[..., None]
     weighting: Callable[..., None]
     statistics: Callable[..., None]
-    products: Callable[..., None]
     clipped: Callable[..., None]
     true_peak: Callable[..., None]
     spectrum_work: Callable[..., int]

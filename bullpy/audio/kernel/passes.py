@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from bullpy.audio.chunks import Block
-    from bullpy.audio.passes.levels import Sums
+    from bullpy.audio.passes.levels import Found
 
     Array = NDArray[Any]
 
@@ -59,17 +59,15 @@ class KernelLevelPass(LevelPass):
         super().__init__(rate, channels)
         self._kernel = library.load()
 
-    def _statistics(self, samples: NDArray[np.float32], ends: NDArray[np.int64]) -> Sums:
-        shape = (len(samples), len(ends))
-        sums, squares, peaks = np.empty(shape), np.empty(shape), np.empty(shape, np.float32)
-        self._kernel.statistics(*_rows(samples), *_ends(ends), *_data(sums, squares, peaks))
-        return sums, squares, peaks
-
-    def _cross(
-        self, left: NDArray[np.float32], right: NDArray[np.float32], ends: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        found = np.empty(len(ends))
-        self._kernel.products(*_data(left, right), *_ends(ends), *_data(found))
+    def _statistics(
+        self, samples: NDArray[np.float32], ends: NDArray[np.int64], block_ends: NDArray[np.int64]
+    ) -> Found:
+        channels, cells, blocks = len(samples), len(ends), len(block_ends)
+        sums, peaks = np.empty((self._rows, cells)), np.empty((channels, cells), np.float32)
+        block_squares = np.empty((channels, blocks))
+        block_peaks = np.empty((channels, blocks), np.float32)
+        found = (sums, peaks, block_squares, block_peaks)
+        self._kernel.statistics(*_rows(samples), *_ends(ends), *_ends(block_ends), *_data(*found))
         return found
 
     def _count(self, channel: int, samples: NDArray[np.float32]) -> None:

@@ -3,7 +3,7 @@
 #define EXPORT __attribute__((visibility("default")))
 
 /* Raised with every change of a function's arguments; library.py holds the same number. */
-EXPORT int bullpy_interface(void) { return 2; }
+EXPORT int bullpy_interface(void) { return 3; }
 
 /* 1 when the "avx2" functions are there and this processor can run them. */
 EXPORT int bullpy_has_avx2(void)

@@ -14,7 +14,9 @@ from bullpy.audio.passes.weighting import starts
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-    Sums = tuple[NDArray[np.float64], NDArray[np.float64], NDArray[np.float32]]
+    Found = tuple[
+        NDArray[np.float64], NDArray[np.float32], NDArray[np.float64], NDArray[np.float32]
+    ]
 
 
 class LevelPass:
@@ -27,12 +29,13 @@ class LevelPass:
 
     def __init__(self, rate: int, channels: int) -> None:
         self._rate = rate
-        self._stereo = channels == 2
+        self._channels = channels
         self._block = raw.block_frames(rate)
+        # The squares of each channel, its samples, and the products of two: rows of one array,
+        # since each step in Python keeps the other thread waiting for the interpreter.
+        self._rows = 2 * channels + (channels == 2)
         self._sums: Columns[np.float64] = Columns(np.add)
-        self._squares: Columns[np.float64] = Columns(np.add)
         self._peaks: Columns[np.float32] = Columns(np.maximum)
-        self._products: Columns[np.float64] = Columns(np.add)
         self._block_squares: Columns[np.float64] = Columns(np.add)
         self._block_peaks: Columns[np.float32] = Columns(np.maximum)
         self._clipped = np.zeros(channels, np.int64)
@@ -45,19 +48,12 @@ class LevelPass:
         samples = chunk.samples
         first, ends = cell_segments(self._rate, chunk.start, chunk.stop)
         first_block, block_ends = block_segments(self._block, chunk.start, chunk.stop)
-        # One pass for both: parts that end where a cell or a block does.
-        parts = _merged(ends, block_ends[:-1])
-        sums, squares, peaks = self._statistics(samples, parts)
-        cells = np.searchsorted(parts, starts(ends), side="right")
-        blocks = np.searchsorted(parts, starts(block_ends), side="right")
-        self._sums.add(first, np.add.reduceat(sums, cells, axis=1))
-        self._squares.add(first, np.add.reduceat(squares, cells, axis=1))
-        self._peaks.add(first, np.maximum.reduceat(peaks, cells, axis=1))
-        self._block_squares.add(first_block, np.add.reduceat(squares, blocks, axis=1))
-        self._block_peaks.add(first_block, np.maximum.reduceat(peaks, blocks, axis=1))
-        if self._stereo:
-            self._products.add(first, self._cross(samples[0], samples[1], ends)[None])
-        for channel, peak in enumerate(peaks.max(axis=1)):
+        sums, peaks, block_squares, block_peaks = self._statistics(samples, ends, block_ends)
+        self._sums.add(first, sums)
+        self._peaks.add(first, peaks)
+        self._block_squares.add(first_block, block_squares)
+        self._block_peaks.add(first_block, block_peaks)
+        for channel, peak in enumerate(block_peaks.max(axis=1)):
             if peak >= raw.CLIP_LEVEL:
                 self._count(channel, samples[channel])
             else:
@@ -65,12 +61,15 @@ class LevelPass:
 
     def result(self, energy: NDArray[np.float64]) -> raw.Cells:
         """The cells, together with the energy that another pass found."""
+        squares, sums, products = np.split(
+            self._sums.joined(), [self._channels, 2 * self._channels]
+        )
         return raw.Cells(
             energy=energy,
-            squares=self._squares.joined(),
-            sums=self._sums.joined(),
+            squares=squares,
+            sums=sums,
             peaks=self._peaks.joined(),
-            products=self._products.joined()[0] if self._stereo else np.zeros(0),
+            products=products[0] if len(products) else np.zeros(0),
         )
 
     def blocks(self) -> raw.Blocks:
@@ -81,18 +80,32 @@ class LevelPass:
         """Samples at full scale."""
         return raw.ClippedSamples(self._clipped, self._runs)
 
-    def _statistics(self, samples: NDArray[np.float32], ends: NDArray[np.int64]) -> Sums:
-        """Sum, sum of squares and largest magnitude of every segment and channel."""
-        exact, begin = samples.astype(np.float64), starts(ends)
-        sums = np.add.reduceat(exact, begin, axis=1)
-        squares = np.add.reduceat(np.square(exact, out=exact), begin, axis=1)
-        return sums, squares, np.maximum.reduceat(np.abs(samples), begin, axis=1)
+    def _statistics(
+        self, samples: NDArray[np.float32], ends: NDArray[np.int64], block_ends: NDArray[np.int64]
+    ) -> Found:
+        """Sums and peaks of a chunk.
 
-    def _cross(
-        self, left: NDArray[np.float32], right: NDArray[np.float32], ends: NDArray[np.int64]
-    ) -> NDArray[np.float64]:
-        product = np.multiply(left, right, dtype=np.float64)
-        return np.add.reduceat(product, starts(ends))
+        Args:
+            samples: Shape (channels, frames).
+            ends: Where each cell ends, counted from the first sample.
+            block_ends: The same for blocks, which do not end where cells do.
+
+        Returns:
+            The rows of sums per cell, peaks of shape (channels, cells), and sums of squares
+            and peaks of shape (channels, blocks).
+        """
+        begin, block_begin = starts(ends), starts(block_ends)
+        exact = samples.astype(np.float64)
+        rows = np.empty((self._rows, len(ends)))
+        np.add.reduceat(exact, begin, axis=1, out=rows[self._channels : 2 * self._channels])
+        if len(rows) > 2 * self._channels:
+            rows[-1] = np.add.reduceat(exact[0] * exact[1], begin)
+        np.square(exact, out=exact)
+        np.add.reduceat(exact, begin, axis=1, out=rows[: self._channels])
+        block_squares = np.add.reduceat(exact, block_begin, axis=1)
+        magnitudes = np.abs(samples)
+        peaks = np.maximum.reduceat(magnitudes, begin, axis=1)
+        return rows, peaks, block_squares, np.maximum.reduceat(magnitudes, block_begin, axis=1)
 
     def _count(self, channel: int, samples: NDArray[np.float32]) -> None:
         clipped = np.abs(samples) >= raw.CLIP_LEVEL
@@ -107,11 +120,3 @@ class LevelPass:
             self._runs[channel] -= carried >= raw.CLIP_RUN
         self._runs[channel] += np.count_nonzero(lengths >= raw.CLIP_RUN)
         self._open[channel] = lengths[-1] if clipped[-1] else 0
-
-
-def _merged(ends: NDArray[np.int64], more: NDArray[np.int64]) -> NDArray[np.int64]:
-    """Both in order, without repeats."""
-    if not len(more):
-        return ends
-    merged = np.sort(np.concatenate([ends, more]))
-    return merged[np.append(True, np.diff(merged) > 0)]
