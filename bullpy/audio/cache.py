@@ -13,6 +13,7 @@ import importlib.metadata
 import json
 import logging
 import os
+import re
 import tempfile
 from pathlib import Path, PurePosixPath
 from typing import Any, cast
@@ -24,7 +25,8 @@ from bullpy.audio.settings import AudioSettings
 _log = logging.getLogger("bullpy.audio")
 
 _FORMAT = 1
-_SUFFIX = ".json"
+_PART = "bullpy-audio-"
+_OURS = re.compile(rf"[0-9a-f]{{64}}\.json|{_PART}.*")
 _DECODERS = ("soundfile", "av", "numpy")  # another version may decode or round otherwise
 
 Report = dict[str, object]
@@ -81,7 +83,7 @@ class Cache:
 
     def _path(self, content: str, series: bool) -> Path:
         name = hashlib.sha256(_canonical([_FORMAT, self._how, content, series])).hexdigest()
-        return self._folder / f"{name}{_SUFFIX}"
+        return self._folder / f"{name}.json"
 
     def _trim(self) -> None:
         """Remove what was used longest ago until the rest fits."""
@@ -90,7 +92,7 @@ class Cache:
             # Files that a killed writer left count and go like entries.
             with contextlib.suppress(FileNotFoundError):
                 status = path.stat()
-                if path.name.endswith((_SUFFIX, ".part")):
+                if _OURS.fullmatch(path.name):
                     found.append((status.st_mtime, status.st_size, path))
         total = sum(size for _used, size, _path in found)
         for _used, size, path in sorted(found):
@@ -141,7 +143,7 @@ def _digest(report: Report) -> str:
 
 def _write(path: Path, content: bytes) -> None:
     """Write a file that is there whole or not at all."""
-    descriptor, name = tempfile.mkstemp(suffix=".part", dir=path.parent)
+    descriptor, name = tempfile.mkstemp(prefix=_PART, dir=path.parent)
     try:
         with open(descriptor, "wb") as file:  # noqa: PTH123 - a descriptor, not a path
             file.write(content)

@@ -147,12 +147,17 @@ class _Known:
                 return file.content  # of a copy that is this job's alone
             elif file.path is not None and hash_of(file.path) == file.content:
                 return file.content
-        except (OSError, StoreError) as error:
+        except OSError as error:
             _log.info("%r is not cached: %s", file.wanted.file_key, error)
         return None
 
     def _version(self, wanted: Wanted) -> str | None:
-        return self._store.version(wanted.file_key, Watch(self._job.should_stop))
+        try:
+            return self._store.version(wanted.file_key, Watch(self._job.should_stop))
+        except StoreError as error:
+            # A server may tell no versions, and the fetch says better what is wrong.
+            _log.info("no version of %r: %s", wanted.file_key, error)
+            return None
 
     def _of_version(self, wanted: Wanted, version: str) -> str:
         from bullpy.audio.cache import version_of

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from audio.webserver import content, web_server
+from audio.webserver import Handler, content, status, web_server
 
 from bullpy import Job, errors
 from bullpy.audio import AudioJob, AudioSettings, process_audio
@@ -170,6 +170,32 @@ def test_a_damaged_entry_is_a_miss_and_mended(folder: Path, damage: Callable[[Pa
 def test_a_folder_that_cannot_be_written_costs_no_job(folder: Path) -> None:
     (folder / "cache").write_text("a file")
     assert run()[1] is True
+
+
+@pytest.mark.parametrize("code", [403, 405, 501])
+def test_a_server_that_tells_no_versions_costs_no_job(
+    folder: Path, monkeypatch: pytest.MonkeyPatch, code: int
+) -> None:
+    body = (folder / "root/ok.wav").read_bytes()
+    monkeypatch.setenv("BULLPY_AUDIO_TMP", str(folder))
+    monkeypatch.setenv("BULLPY_AUDIO_ALLOW_PRIVATE", "1")
+
+    def answer(handler: Handler) -> None:
+        (status(code) if handler.command == "HEAD" else content(body))(handler)
+
+    with web_server() as web:
+        monkeypatch.setenv("BULLPY_AUDIO_STORE", web.url())
+        web.answers["/ok.wav"] = answer
+        # Then it is known by its bytes.
+        assert [run()[1], run()[1]] == [True, False]
+
+
+def test_what_others_have_in_the_folder_stays(tmp_path: Path) -> None:
+    names = {"mine.json", "film.mkv.part"}
+    for name in names:
+        (tmp_path / name).write_bytes(bytes(1000))
+    Cache(tmp_path, 10, SETTINGS).put("first", REPORT, series=False)
+    assert {path.name for path in tmp_path.iterdir()} == names
 
 
 def test_the_folder_is_bounded_and_the_last_used_stay(tmp_path: Path) -> None:

@@ -113,7 +113,7 @@ def test_a_key_that_leads_elsewhere_is_refused(web: WebServer, store_at: StoreAt
     [
         *("127.0.0.1", "10.1.2.3", "172.16.0.1", "192.168.1.1", "169.254.169.254", "0.0.0.0"),
         *("100.64.0.1", "224.0.0.1", "240.0.0.1", "255.255.255.255", "192.0.0.8"),
-        *("::1", "::", "fe80::1", "fc00::1", "fd00:ec2::254", "ff02::1", "2001:db8::1"),
+        *("::1", "::", "fe80::1", "fec0::1", "fc00::1", "fd00:ec2::254", "ff02::1", "2001:db8::1"),
         *("::ffff:127.0.0.1", "::ffff:10.0.0.1", "::ffff:169.254.169.254"),
         *("2002:7f00:1::", "64:ff9b::7f00:1", "64:ff9b::a9fe:a9fe"),
     ],
@@ -346,7 +346,12 @@ def test_the_server_says_when_to_come_again(web: WebServer, store_at: StoreAt) -
     assert 1 <= web.asked[1].at - web.asked[0].at < 3
 
 
-@pytest.mark.parametrize("wanted", ["3600", "Wed, 21 Oct 2099 07:28:00 GMT", "9" * 400, "soon"])
+FAR_ZONE = "Mon, 01 Jan 2024 00:00:00 +99999999999999999999"
+
+
+@pytest.mark.parametrize(
+    "wanted", ["3600", "Wed, 21 Oct 2099 07:28:00 GMT", "9" * 400, "soon", FAR_ZONE]
+)
 def test_nobody_can_ask_for_an_hour(
     web: WebServer, store_at: StoreAt, monkeypatch: pytest.MonkeyPatch, wanted: str
 ) -> None:

@@ -11,7 +11,7 @@ from typing import Any
 import obstore
 import pytest
 from audio.objectserver import BUCKET, CREDENTIALS, ObjectServer, object_server
-from audio.webserver import Handler, stuck_at_once, web_server
+from audio.webserver import Handler, content, stuck_at_once, web_server
 from obstore.store import S3Store as Bucket
 
 from bullpy import errors
@@ -26,6 +26,8 @@ from bullpy.audio import (
 from bullpy.audio.stores.base import Watch
 from bullpy.audio.stores.s3 import S3Store
 from bullpy.audio.stores.temporary import Downloads
+
+MODIFIED = "Wed, 21 Oct 2015 07:28:00 GMT"
 
 
 @pytest.fixture(scope="module")
@@ -153,6 +155,20 @@ def test_a_version_changes_with_the_object(
     assert store.version("v") != first
 
 
+def test_a_version_that_is_none_is_told_by_the_tag(store_at: StoreAt) -> None:
+    """A bucket whose versions are suspended calls each of them null."""
+    told: list[str | None] = []
+    with web_server() as web:
+        store = store_at(f"s3://{BUCKET}?endpoint={web.url('')}&region=x")
+        for tag in ('"1"', '"2"'):
+            web.answers[f"/{BUCKET}/a"] = content(
+                b"x", ETag=tag, x_amz_version_id="null", Last_Modified=MODIFIED
+            )
+            told.append(store.version("a"))
+    assert told[0] != told[1]
+    assert None not in told
+
+
 def test_a_server_that_is_away_may_come_back(store_at: StoreAt) -> None:
     url = f"s3://{BUCKET}/?endpoint=http://127.0.0.1:1&region=x"
     with pytest.raises(StoreError) as caught, store_at(url).fetch("a"):
@@ -166,7 +182,7 @@ def stuck_object(handler: Handler) -> None:
     for name, value in (
         ("Content-Length", "1000000"),
         ("ETag", '"x"'),
-        ("Last-Modified", "Wed, 21 Oct 2015 07:28:00 GMT"),
+        ("Last-Modified", MODIFIED),
     ):
         handler.send_header(name, value)
     handler.end_headers()

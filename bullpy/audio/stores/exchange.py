@@ -220,7 +220,7 @@ def _retry_after(response: http.client.HTTPResponse) -> float | None:
         return float(text[:9])
     try:
         date = parsedate_to_datetime(text)
-    except ValueError:
+    except (ValueError, OverflowError):  # a time zone of any size
         return None
     if date.tzinfo is None:
         date = date.replace(tzinfo=UTC)

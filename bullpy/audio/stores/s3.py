@@ -168,7 +168,7 @@ class S3Store:
             meta = await obstore.head_async(self._store, file_key)
         except _FAILURES as error:
             raise self._explained(file_key, error) from None
-        if meta["version"]:
+        if meta["version"] not in (None, "", "null"):  # null: versions are suspended
             return meta["version"]
         return f"{meta['e_tag']}-{meta['size']}" if meta["e_tag"] else None
 
