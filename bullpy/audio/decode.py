@@ -39,7 +39,7 @@ from bullpy.audio.errors import (
 )
 from bullpy.audio.settings import AudioSettings
 from bullpy.audio.sniff import Sniffed, sniff
-from bullpy.audio.untold import behind_length
+from bullpy.audio.untold import BehindLength, behind_length
 
 try:
     import soundfile
@@ -147,6 +147,7 @@ class AudioFile:
 
         Raises:
             CorruptAudioError: The data is damaged, or no audio scaled to full scale.
+            StoreError: The disk failed.
             EmptyAudioError: There is not a single frame.
             AudioLimitError: The audio is longer than allowed.
         """
@@ -316,7 +317,7 @@ def _opened(
     try:
         if first_frame is not None:
             behind = stack.enter_context(behind_length(raw, first_frame))
-            return stack.enter_context(_Sequential(behind)), raw.fileno()
+            return stack.enter_context(_Untold(behind, path.name)), raw.fileno()
         file = stack.enter_context(_Sequential(raw.fileno(), closefd=False))
         return file, raw.fileno()
     except soundfile.SoundFileError:
@@ -360,6 +361,25 @@ class _Sequential(soundfile.SoundFile):
 
     def seekable(self) -> bool:
         return False
+
+
+class _Untold(_Sequential):
+    """An MP3 that does not tell its length; raises what its disk raised."""
+
+    def __init__(self, behind: BehindLength, name: str) -> None:
+        self._behind, self._path_name = behind, name
+        try:
+            super().__init__(behind)
+        finally:
+            behind.check(name)
+
+    def buffer_read_into(
+        self, buffer: object, dtype: Literal["float64", "float32", "int32", "int16"]
+    ) -> int:
+        try:
+            return super().buffer_read_into(buffer, dtype=dtype)
+        finally:
+            self._behind.check(self._path_name)
 
 
 def _check_limits(info: AudioFormat, name: str, settings: AudioSettings) -> None:
