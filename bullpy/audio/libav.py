@@ -290,7 +290,8 @@ def _stream(container: InputContainer, name: str) -> AudioStream:
     stream = container.streams.best("audio")
     if not isinstance(stream, AudioStream):
         raise NotAudioError(f"{name!r} holds no audio.", fix="Send a file with an audio track.")
-    found = stream.codec_context.name
+    # Against its type, there is no context for a coding that FFmpeg does not know.
+    found = getattr(stream.codec_context, "name", "unknown")
     if found not in CODECS:
         raise NotAudioError(
             f"{name!r} holds audio in a coding that is not read ({found}).",

@@ -165,6 +165,15 @@ def test_half_a_video_is_told_of_by_the_length_of_its_sound(encoded: Path, tmp_p
     assert "truncated" in {warning.code for warning in analyze(tmp_path / "half.mkv").warnings}
 
 
+def test_a_coding_that_nobody_knows_is_not_read(encoded: Path, tmp_path: Path) -> None:
+    ffmpeg("-i", encoded / "music.wav", "-c:a", "flac", tmp_path / "known.mkv")
+    content = (tmp_path / "known.mkv").read_bytes()
+    assert content.count(b"A_FLAC") == 1
+    (tmp_path / "unknown.mkv").write_bytes(content.replace(b"A_FLAC", b"A_WHAT"))
+    with pytest.raises(NotAudioError, match="in a coding that is not read"):
+        analyze(tmp_path / "unknown.mkv")
+
+
 def test_the_content_decides_not_the_name(encoded: Path, tmp_path: Path) -> None:
     shutil.copy(encoded / "aac.m4a", tmp_path / "song.mp3")
     shutil.copy(encoded / "music.wav", tmp_path / "song.m4a")
