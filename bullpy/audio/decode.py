@@ -1,6 +1,6 @@
 """Samples of an audio file, block by block, in bounded memory.
 
-WAV, AIFF, FLAC and MP3 are decoded by libsndfile, through soundfile; all else by `libav`. Three
+WAV, AIFF, FLAC and MP3 are decoded by libsndfile, through soundfile; all else by `libav`. Four
 habits of libsndfile and soundfile are worked around here:
 
 - soundfile seeks back to where it is after every read of a seekable file. In an MP3 with a
@@ -11,6 +11,8 @@ habits of libsndfile and soundfile are worked around here:
   frame that tells a very large length.
 - The frame count in a header may be unknown, absurd or a lie. It is a hint for progress and
   never decides how much memory is allocated or how much is read.
+- What other programs put behind the last frame of a FLAC, tags or padding, is an error to its
+  decoder. No more is asked for than the header's frames: libsndfile never gives more.
 """
 
 from __future__ import annotations
@@ -37,7 +39,7 @@ from bullpy.audio.errors import (
 )
 from bullpy.audio.settings import AudioSettings
 from bullpy.audio.sniff import Sniffed, sniff
-from bullpy.audio.untold import behind_length
+from bullpy.audio.untold import BehindLength, behind_length
 
 try:
     import soundfile
@@ -63,6 +65,7 @@ _BIT_DEPTHS = {
 _SLACK_FRAMES = 4 * 1152
 # Where a cut shows only in the frame count: WAV has sizes in bytes, FLAC fails.
 _CUT_SILENTLY = frozenset({"MP3", "MP4", "ASF", "CAF", "MATROSKA", "OGG", "WAVPACK"})
+_FLAC = b"fLaC\0\0\0\x22"  # how a FLAC begins: its mark, and the header of its STREAMINFO
 
 
 @dataclass(frozen=True, slots=True)
@@ -135,7 +138,7 @@ class AudioFile:
         The array is reused: it holds its values until the next block is asked for. Samples
         that are NaN or infinite become 0 and are counted in `replaced`, since a single one
         would make every level of the file meaningless. At the end `unread_bytes` tells how much
-        of an MP3 lies behind the length that it tells, where its decoder stops.
+        of an MP3 or FLAC lies behind the length that it tells, where its decoder stops.
 
         Args:
             block_frames: Frames of a block; the last one is shorter.
@@ -144,6 +147,7 @@ class AudioFile:
 
         Raises:
             CorruptAudioError: The data is damaged, or no audio scaled to full scale.
+            StoreError: The disk failed.
             EmptyAudioError: There is not a single frame.
             AudioLimitError: The audio is longer than allowed.
         """
@@ -194,15 +198,27 @@ class AudioFile:
 
     def _unread_bytes(self) -> int:
         """As `blocks` says; joined files, for one, tell the length of the first."""
-        if self.format.container != "MP3" or self._descriptor is None:
+        container = self.format.container
+        if container not in ("MP3", "FLAC") or self._descriptor is None:
             return 0
         position = os.lseek(self._descriptor, 0, os.SEEK_CUR)
         unread = self.format.size_bytes - position
         if unread < max(mpeg.TAIL_BYTES, self.format.size_bytes // 100):
             return 0  # padding of the encoder, tags
+        if container == "FLAC":
+            return unread if self._flac_follows(position) else 0
         following = os.read(self._descriptor, 4 * mpeg.TAIL_BYTES)
         os.lseek(self._descriptor, position, os.SEEK_SET)
         return unread if mpeg.find_frames(following) is not None else 0
+
+    def _flac_follows(self, position: int) -> bool:
+        """Whether another FLAC begins about there; the decoder has read ahead a little."""
+        assert self._descriptor is not None
+        start = max(0, position - mpeg.TAIL_BYTES)
+        around = os.pread(self._descriptor, 5 * mpeg.TAIL_BYTES, start)
+        if start == 0:
+            around = around.partition(_FLAC)[2]  # the file's own
+        return _FLAC in around
 
     def _read(
         self,
@@ -210,6 +226,8 @@ class AudioFile:
         dtype: Literal["float32", "int16"],
     ) -> int:
         """Fill the buffer; returns the frames read, 0 at the end."""
+        if self.format.container == "FLAC" and self.format.frames is not None:
+            buffer = buffer[: self.format.frames - self.frames_read]
         try:
             count = self._file.buffer_read_into(buffer, dtype=dtype)
         except soundfile.SoundFileError as error:
@@ -299,7 +317,7 @@ def _opened(
     try:
         if first_frame is not None:
             behind = stack.enter_context(behind_length(raw, first_frame))
-            return stack.enter_context(_Sequential(behind)), raw.fileno()
+            return stack.enter_context(_Untold(behind, path.name)), raw.fileno()
         file = stack.enter_context(_Sequential(raw.fileno(), closefd=False))
         return file, raw.fileno()
     except soundfile.SoundFileError:
@@ -343,6 +361,25 @@ class _Sequential(soundfile.SoundFile):
 
     def seekable(self) -> bool:
         return False
+
+
+class _Untold(_Sequential):
+    """An MP3 that does not tell its length; raises what its disk raised."""
+
+    def __init__(self, behind: BehindLength, name: str) -> None:
+        self._behind, self._path_name = behind, name
+        try:
+            super().__init__(behind)
+        finally:
+            behind.check(name)
+
+    def buffer_read_into(
+        self, buffer: object, dtype: Literal["float64", "float32", "int32", "int16"]
+    ) -> int:
+        try:
+            return super().buffer_read_into(buffer, dtype=dtype)
+        finally:
+            self._behind.check(self._path_name)
 
 
 def _check_limits(info: AudioFormat, name: str, settings: AudioSettings) -> None:

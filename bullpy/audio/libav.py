@@ -27,7 +27,7 @@ import av
 import av.error
 import numpy as np
 from av.audio.stream import AudioStream
-from av.stream import Discard
+from av.stream import Discard, Disposition
 
 from bullpy.audio.decode import AudioFormat
 from bullpy.audio.errors import CorruptAudioError, EmptyAudioError, NotAudioError, StoreError
@@ -38,6 +38,7 @@ if TYPE_CHECKING:
     from av.audio.fifo import AudioFifo
     from av.audio.frame import AudioFrame
     from av.container import InputContainer
+    from av.stream import Stream
     from numpy.typing import NDArray
 
 CODECS = (
@@ -79,6 +80,7 @@ _ALAC_DEPTH = 17  # where ALAC's magic cookie, in its MP4 box, has the bits of a
 # What PyAV raises for damaged files: FFmpeg's errors, and what Python makes of sizes and rates
 # that do not exist.
 _DAMAGE = (av.error.FFmpegError, ValueError, ArithmeticError, MemoryError)
+_DURATION = re.compile(r"(\d{1,4}):(\d\d):(\d\d(?:\.\d{1,9})?)", re.ASCII)
 _SCALES = {"u8": 2.0**-7, "s16": 2.0**-15, "s32": 2.0**-31, "s64": 2.0**-63}
 
 
@@ -288,7 +290,8 @@ def _stream(container: InputContainer, name: str) -> AudioStream:
     stream = container.streams.best("audio")
     if not isinstance(stream, AudioStream):
         raise NotAudioError(f"{name!r} holds no audio.", fix="Send a file with an audio track.")
-    found = stream.codec_context.name
+    # Against its type, there is no context for a coding that FFmpeg does not know.
+    found = getattr(stream.codec_context, "name", "unknown")
     if found not in CODECS:
         raise NotAudioError(
             f"{name!r} holds audio in a coding that is not read ({found}).",
@@ -301,10 +304,29 @@ def _stream(container: InputContainer, name: str) -> AudioStream:
 
 
 def _length(container: InputContainer, stream: AudioStream) -> float | None:
-    """Seconds that the header promises."""
+    """Seconds that the header promises; those of a video say nothing about its sound."""
     if stream.duration is not None and stream.time_base is not None:
         return float(stream.duration * stream.time_base)
+    if any(other is not stream and _goes_on(other) for other in container.streams):
+        return _tagged_length(stream)
     return None if container.duration is None else container.duration / av.time_base
+
+
+def _goes_on(stream: Stream) -> bool:
+    """Whether it has a length of its own; a cover or a font has none."""
+    return stream.type != "attachment" and not stream.disposition & Disposition.attached_pic
+
+
+def _tagged_length(stream: AudioStream) -> float | None:
+    """Seconds by the tag of a Matroska track, which may have a language behind its name."""
+    for name, value in stream.metadata.items():
+        found = _DURATION.fullmatch(value) if name.partition("-")[0] == "DURATION" else None
+        if found:
+            hours, minutes, seconds = map(float, found.groups())
+            # FFmpeg counts from the start of the file, other writers from that of the track.
+            start = float((stream.start_time or 0) * (stream.time_base or 0))
+            return hours * 3600 + minutes * 60 + seconds - max(0.0, start)
+    return None
 
 
 def _bit_depth(codec: str, extradata: bytes | None, frame: AudioFrame) -> int | None:

@@ -11,7 +11,7 @@ import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from bullpy.audio import AudioReport, EmptyAudioError, analyze, mpeg
+from bullpy.audio import AudioReport, CorruptAudioError, EmptyAudioError, analyze, mpeg
 
 RATE = 48_000
 
@@ -144,3 +144,52 @@ def test_an_mp3_cut_between_frames_looks_whole(tone: NDArray[np.float32], tmp_pa
     report = measured(tmp_path / "cut.mp3", content[:cut])
     assert told(report) == []
     assert 2 < report.metadata.duration < 3
+
+
+@pytest.fixture(scope="module")
+def flac(tmp_path_factory: pytest.TempPathFactory) -> bytes:
+    """Two seconds of noise: too much for the decoder to have read ahead to the end."""
+    noise = np.random.default_rng(5).uniform(-0.3, 0.3, (2 * RATE, 2))
+    return written(tmp_path_factory.mktemp("flac") / "ok.flac", noise)
+
+
+@pytest.mark.parametrize(
+    "tail",
+    [b"TAG" + bytes(125), b"TAG" + b"x" * 125, bytes(500), b"APETAGEX" + bytes(24), bytes(100_000)],
+)
+def test_what_follows_the_last_frame_of_a_flac_is_no_damage(
+    tail: bytes, flac: bytes, tmp_path: Path
+) -> None:
+    report = measured(tmp_path / "tagged.flac", flac + tail)
+    plain = measured(tmp_path / "plain.flac", flac)
+    assert report.metadata.frames == 2 * RATE
+    assert report.loudness == plain.loudness
+    assert report.warnings == plain.warnings
+
+
+def test_a_flac_with_a_tag_that_lost_frames_is_damaged(flac: bytes, tmp_path: Path) -> None:
+    tag = b"TAG" + bytes(125)
+    with pytest.raises(CorruptAudioError):
+        measured(tmp_path / "cut.flac", flac[: len(flac) * 3 // 4] + tag)
+    half = len(flac) // 2
+    with pytest.raises(CorruptAudioError):
+        measured(tmp_path / "hole.flac", flac[:half] + bytes(20_000) + flac[half + 20_000 :] + tag)
+
+
+def test_a_flac_that_does_not_tell_its_length_is_damaged_where_it_fails(
+    flac: bytes, tmp_path: Path
+) -> None:
+    untold = bytearray(flac)
+    untold[21] &= 0xF0  # STREAMINFO: the low 36 bits of rate, channels, depth and length
+    untold[22:26] = bytes(4)
+    assert measured(tmp_path / "untold.flac", bytes(untold)).metadata.frames == 2 * RATE
+    half = len(untold) // 2
+    untold[half : half + 20_000] = bytes(20_000)
+    with pytest.raises(CorruptAudioError):
+        measured(tmp_path / "hole.flac", bytes(untold))
+
+
+def test_a_flac_behind_a_flac_is_warned_of(flac: bytes, tmp_path: Path) -> None:
+    report = measured(tmp_path / "joined.flac", flac + flac)
+    assert report.metadata.frames == 2 * RATE
+    assert "unread-audio" in [warning.code for warning in report.warnings]

@@ -142,6 +142,38 @@ def test_a_video_gives_its_sound(encoded: Path, tmp_path: Path) -> None:
         analyze(tmp_path / "mute.mp4")
 
 
+@pytest.mark.parametrize("options", [[], ["-live", "1"], ["-itsoffset", "3"]])
+def test_a_video_that_goes_on_behind_its_sound_promises_no_more_sound(
+    options: list[str], encoded: Path, tmp_path: Path
+) -> None:
+    path = tmp_path / "clip.mkv"
+    before, after = (options, []) if "-itsoffset" in options else ([], options)
+    picture = ["-f", "lavfi", "-i", "testsrc=size=160x120:rate=10:duration=30"]
+    coding = ["-c:v", "mpeg4", "-c:a", "flac", *after, path]
+    ffmpeg(*picture, *before, "-i", encoded / "music.wav", *coding)
+    report = analyze(path)
+    assert report.metadata.duration == pytest.approx(SECONDS, abs=1e-4)
+    assert [warning.code for warning in report.warnings] == []
+
+
+def test_half_a_video_is_told_of_by_the_length_of_its_sound(encoded: Path, tmp_path: Path) -> None:
+    picture = ["-f", "lavfi", "-i", "testsrc=size=160x120:rate=10:duration=20"]
+    coding = ["-c:v", "mpeg4", "-c:a", "libopus", tmp_path / "clip.mkv"]
+    ffmpeg(*picture, "-i", encoded / "music.wav", *coding)
+    content = (tmp_path / "clip.mkv").read_bytes()
+    (tmp_path / "half.mkv").write_bytes(content[: len(content) // 2])
+    assert "truncated" in {warning.code for warning in analyze(tmp_path / "half.mkv").warnings}
+
+
+def test_a_coding_that_nobody_knows_is_not_read(encoded: Path, tmp_path: Path) -> None:
+    ffmpeg("-i", encoded / "music.wav", "-c:a", "flac", tmp_path / "known.mkv")
+    content = (tmp_path / "known.mkv").read_bytes()
+    assert content.count(b"A_FLAC") == 1
+    (tmp_path / "unknown.mkv").write_bytes(content.replace(b"A_FLAC", b"A_WHAT"))
+    with pytest.raises(NotAudioError, match="in a coding that is not read"):
+        analyze(tmp_path / "unknown.mkv")
+
+
 def test_the_content_decides_not_the_name(encoded: Path, tmp_path: Path) -> None:
     shutil.copy(encoded / "aac.m4a", tmp_path / "song.mp3")
     shutil.copy(encoded / "music.wav", tmp_path / "song.m4a")

@@ -5,15 +5,19 @@ from __future__ import annotations
 import io
 import os
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pytest
 import soundfile
 from numpy.typing import NDArray
 
-from bullpy.audio import AudioSettings, analyze, mpeg
+from bullpy.audio import AudioSettings, StoreError, analyze, mpeg
 from bullpy.audio.decode import open_audio
 from bullpy.audio.untold import behind_length
+
+if TYPE_CHECKING:
+    from _typeshed import WriteableBuffer
 
 
 def encoded(rate: int, channels: int, **options: object) -> tuple[bytes, bytes]:
@@ -107,3 +111,24 @@ def test_what_lies_behind_the_length_that_is_told_is_warned_of(tmp_path: Path) -
     report = analyze(tmp_path / "joined.mp3")
     assert report.metadata.duration > 9.9
     assert "unread-audio" not in [warning.code for warning in report.warnings]
+
+
+@pytest.mark.parametrize("reads", [0, 1, 4])
+def test_a_failing_disk_is_no_end(
+    reads: int, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Failing(io.FileIO):
+        left = reads
+
+        def readinto(self, buffer: WriteableBuffer, /) -> int:
+            self.left -= 1
+            if self.left < 0:
+                raise OSError(5, "Input/output error")
+            return super().readinto(buffer)
+
+    path = tmp_path / "untold.mp3"
+    path.write_bytes(encoded(44_100, 2, bitrate_mode="VARIABLE")[1])
+    monkeypatch.setattr("bullpy.audio.decode._raw", Failing)
+    with pytest.raises(StoreError, match="Input/output error") as caught:
+        analyze(path)
+    assert not caught.value.permanent
