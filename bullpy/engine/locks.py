@@ -24,6 +24,9 @@ RETRY_MIN = 0.1
 RETRY_MAX = 1.0
 """Seconds until the next try after a renewal that failed; they double."""
 
+QUIET_FOR = 1.0
+"""Seconds for which the event loop may tell of an outage before the lock thread does."""
+
 Told = TypeVar("Told")
 
 log = logging.getLogger("bullpy.locks")
@@ -61,6 +64,7 @@ class LockKeeper:
         self._on_crash = on_crash
         self._is_told = is_told
         self._failures = 0
+        self._failing_since = 0.0
         self._said = False
         redis = backend.connection.settings
         # A renewal that waits longer than this would come too late anyway.
@@ -144,9 +148,13 @@ class LockKeeper:
         return True
 
     def _failed(self, count: int, error: errors.RedisError) -> None:
+        now = time.monotonic()
+        if not self._failures:
+            self._failing_since = now
         self._failures += 1
-        # Not the first time: in an outage the event loop has heard of it by the second.
-        if self._failures > 1 and not self._said and not self._is_told():
+        # Not at once: in an outage the event loop hears of it with its next command.
+        quiet = min(QUIET_FOR, self._renew_every / 2)
+        if now - self._failing_since >= quiet and not self._said and not self._is_told():
             self._said = True
             log.warning(
                 "cannot renew %d locks: %s It is tried again about once a second.",

@@ -102,7 +102,9 @@ async def test_outage_is_told_once_costs_few_commands_and_is_over_within_two_sec
     assert set(ledger.started.values()) == set(ledger.completed.values()) == {1}
     assert not ledger.failed
     assert not ledger.stalled
-    lost, again = outage_lines(caplog, proxy.url)
+    lines = outage_lines(caplog, proxy.url)
+    assert len(lines) == 2, lines
+    lost, again = lines
     assert f":{scene.proxy.port}/" in lost, "which Redis"
     assert fault.is_told(Exception(lost)) or "The connection" in lost, "why"
     assert "again" in lost, "what is done about it"

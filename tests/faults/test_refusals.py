@@ -47,6 +47,21 @@ async def test_result_is_held_until_redis_takes_it(
     assert stored.attempts_made == 1
 
 
+async def test_locks_that_are_refused_first_are_the_same_outage(
+    proxy: Proxy, direct: Queue, crew: Any, caplog: pytest.LogCaptureFixture
+) -> None:
+    """The lock thread hears of an outage before the event loop, where jobs take their time."""
+    await crew.hire(2.6, lock_duration=4.0)
+    locks = proxy.answer("extendLocks", REFUSALS[6], times=None)
+    proxy.answer("moveToFinished", REFUSALS[6], times=2)
+    await direct.add("job", 1)
+    await crew.ledger.until(lambda: crew.ledger.errors, 5.0)
+    assert locks.hits >= 2, "the lock thread was refused before"
+    proxy.heal()
+    await crew.ledger.until_completed(1, 5.0)
+    assert len(outage_lines(caplog, proxy.url)) == 2, caplog.messages
+
+
 async def test_failure_is_held_until_redis_takes_it(proxy: Proxy, direct: Queue, crew: Any) -> None:
     async def work(_: Any) -> None:
         raise ValueError("the job's own reason")
