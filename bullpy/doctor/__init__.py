@@ -1,0 +1,1 @@
+"""`bullpy doctor`: why a queue is not consumed."""
