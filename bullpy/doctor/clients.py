@@ -63,7 +63,7 @@ class Client:
     @classmethod
     def parse(cls, line: str) -> Self:
         """A row as the server writes it."""
-        fields = dict(part.partition("=")[::2] for part in line.split(" ") if "=" in part)
+        fields = _fields(line)
         library = (fields.get("lib-name", ""), fields.get("lib-ver", ""))
         return cls(
             id=_number(fields, "id"),
@@ -144,6 +144,14 @@ def _decoded(text: str) -> str:
     except (binascii.Error, UnicodeDecodeError, ValueError):
         return ""
     return decoded if decoded.isprintable() else ""
+
+
+def _fields(line: str) -> dict[str, str]:
+    fields: dict[str, str] = {}
+    for part in line.split(" "):
+        name, _, value = part.partition("=")
+        fields[name] = value
+    return fields
 
 
 def _number(fields: dict[str, str], name: str) -> int:
