@@ -2,7 +2,7 @@
 
 Exit codes: 0 done, 1 it failed, 2 wrong call or configuration, 3 a file is outside its target
 (`bullpy audio analyze`), 130 interrupted; `bullpy worker`
-ends with the code of `SystemExit` where a processor raised it.
+ends with the code of `SystemExit` where a processor raised it; `bullpy doctor` has its own.
 """
 
 from __future__ import annotations
@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from bullpy import errors
-from bullpy.cli import audio, job, queue, version, worker
+from bullpy.cli import audio, doctor, job, queue, version, worker
 
 app = typer.Typer(
     name="bullpy",
@@ -26,6 +26,7 @@ app = typer.Typer(
     rich_markup_mode=None,
 )
 app.command("worker")(worker.worker)
+app.command("doctor")(doctor.doctor)
 app.command("version")(version.version)
 app.add_typer(job.app, name="job")
 app.add_typer(queue.app, name="queue")

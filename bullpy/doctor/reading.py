@@ -9,7 +9,6 @@ import time
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from typing import Any, cast
 
-from bullpy import errors
 from bullpy.connection.asking import Asker, refused
 from bullpy.connection.identity import parse_info
 from bullpy.doctor.clients import Client, parse_clients

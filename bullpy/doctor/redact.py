@@ -6,7 +6,8 @@ import re
 
 _MASK = "***"
 
-_CREDENTIALS = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://)[^\s/@]*@", re.IGNORECASE)
+# A password may hold anything: what stands before the last @ of the word is taken for one.
+_CREDENTIALS = re.compile(r"(?P<head>[a-z][a-z0-9+.-]*://(?:[^\s/@:]*:)?)\S*@", re.IGNORECASE)
 _NAMED = re.compile(
     r"(?P<head>[\w.-]*(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|access[_-]?key|app[_-]?key"
     r"|private[_-]?key|credentials?|signature|x-amz-[\w-]+|auth)[\w.-]*[\"']?\s*[=:]\s*)"

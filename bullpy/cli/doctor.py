@@ -1,0 +1,85 @@
+"""`bullpy doctor`: why a queue is not consumed."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+if TYPE_CHECKING:
+    from bullpy.doctor import Diagnosis
+
+
+def doctor(
+    queue: Annotated[
+        list[str] | None,
+        typer.Option(help="A queue; without one, all under the prefix.", metavar="NAME"),
+    ] = None,
+    redis: Annotated[
+        str | None, typer.Option(help="Where Redis is; REDIS_URL by default.", metavar="URL")
+    ] = None,
+    prefix: Annotated[
+        str | None, typer.Option(help="First part of every key; BULLPY_PREFIX or bull by default.")
+    ] = None,
+    interval: Annotated[
+        float,
+        typer.Option(min=0.5, max=600, metavar="SECONDS", help="Time between the two looks."),
+    ] = 6.0,
+    watch: Annotated[
+        bool, typer.Option("--watch", help="Look again and again, and tell what changes.")
+    ] = False,
+    as_json: Annotated[
+        bool, typer.Option("--json", help="One JSON object; with --watch one per line.")
+    ] = False,
+) -> None:
+    """Tell why a queue is not consumed, with the proof and the fix. Changes nothing.
+
+    Exit code 0 when nothing is wrong, 1 with warnings, 2 when jobs are blocked or lost, 3 when
+    Redis cannot be reached.
+    """
+    import asyncio
+
+    from bullpy import logs
+    from bullpy.settings import WorkerSettings
+
+    logs.configure("error", "console")
+    where = prefix or WorkerSettings().prefix
+    code = 0
+    try:
+        code = asyncio.run(_rounds(queue or [], redis, where, interval, watch, as_json))
+    except KeyboardInterrupt:
+        if not watch:
+            raise
+    raise typer.Exit(code)
+
+
+async def _rounds(
+    queues: list[str],
+    redis: str | None,
+    prefix: str,
+    interval: float,
+    watch: bool,
+    as_json: bool,
+) -> int:
+    from bullpy.doctor import diagnose
+
+    told: object = None
+    while True:
+        diagnosis = await diagnose(
+            queues, redis=redis, prefix=prefix, interval=interval, source="--redis"
+        )
+        news = [(verdict.code, verdict.queue) for verdict in diagnosis.verdicts]
+        if as_json or news != told:
+            _tell(diagnosis, as_json)
+        told = news
+        if not watch:
+            return diagnosis.exit_code
+
+
+def _tell(diagnosis: Diagnosis, as_json: bool) -> None:
+    import json
+
+    from bullpy.doctor import report
+
+    text = json.dumps(diagnosis.as_dict()) if as_json else "\n".join(report.lines(diagnosis))
+    typer.echo(text)
