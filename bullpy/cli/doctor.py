@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,11 +28,23 @@ def doctor(
     watch: Annotated[
         bool, typer.Option("--watch", help="Look again and again, and tell what changes.")
     ] = False,
+    probe: Annotated[
+        bool,
+        typer.Option("--probe", help="Run a harmless job through a queue of its own."),
+    ] = False,
+    probe_queue: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME", help="Add a job named bullpy-probe to this queue, and follow it."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object; with --watch one per line.")
     ] = False,
 ) -> None:
-    """Tell why a queue is not consumed, with the proof and the fix. Changes nothing.
+    """Tell why a queue is not consumed, with the proof and the fix.
+
+    Changes nothing; --probe and --probe-queue add a job, and remove it.
 
     Exit code 0 when nothing is wrong, 1 with warnings, 2 when jobs are blocked or lost, 3 when
     Redis cannot be reached.
@@ -43,31 +55,28 @@ def doctor(
     from bullpy.settings import WorkerSettings
 
     logs.configure("error", "console")
-    where = prefix or WorkerSettings().prefix
+    asked: dict[str, Any] = {
+        "redis": redis,
+        "prefix": prefix or WorkerSettings().prefix,
+        "interval": interval,
+        "probe": probe_queue or probe,
+        "source": "--redis",
+    }
     code = 0
     try:
-        code = asyncio.run(_rounds(queue or [], redis, where, interval, watch, as_json))
+        code = asyncio.run(_rounds(queue or [], asked, watch=watch, as_json=as_json))
     except KeyboardInterrupt:
         if not watch:
             raise
     raise typer.Exit(code)
 
 
-async def _rounds(
-    queues: list[str],
-    redis: str | None,
-    prefix: str,
-    interval: float,
-    watch: bool,
-    as_json: bool,
-) -> int:
+async def _rounds(queues: list[str], asked: dict[str, Any], *, watch: bool, as_json: bool) -> int:
     from bullpy.doctor import diagnose
 
     told: object = None
     while True:
-        diagnosis = await diagnose(
-            queues, redis=redis, prefix=prefix, interval=interval, source="--redis"
-        )
+        diagnosis = await diagnose(queues, **asked)
         news = [(verdict.code, verdict.queue) for verdict in diagnosis.verdicts]
         if as_json or news != told:
             _tell(diagnosis, as_json)

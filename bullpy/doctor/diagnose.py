@@ -10,9 +10,10 @@ from typing import Any
 
 from bullpy import errors
 from bullpy.backend import check_queue_name
+from bullpy.connection import probe as connecting
 from bullpy.connection.asking import Asker
-from bullpy.connection.probe import ProbeReport, Step, probe
-from bullpy.doctor import checks, elsewhere, origins, reaching, reading
+from bullpy.connection.probe import ProbeReport, Step
+from bullpy.doctor import checks, elsewhere, origins, probing, reaching, reading
 from bullpy.doctor.look import Look, QueueLook
 from bullpy.doctor.verdicts import CHECKS, Level, Verdict, level_of, ordered
 from bullpy.settings import RedisSettings
@@ -101,9 +102,10 @@ async def diagnose(
     prefix: str = "bull",
     interval: float = INTERVAL,
     watch: float = 0.0,
+    probe: bool | str = False,
     source: str = "argument",
 ) -> Diagnosis:
-    """Find out why queues are not consumed. Changes nothing.
+    """Find out why queues are not consumed. Changes nothing, unless asked for a probe.
 
     Args:
         queues: Their names; without any, those that are found under the prefix.
@@ -112,6 +114,8 @@ async def diagnose(
         interval: Seconds between the first and the last look.
         watch: Seconds for which it is looked at who is connected, if longer than `interval`:
             what comes and goes slowly is seen then.
+        probe: True runs a harmless job through a queue of the probe's own and removes both; the
+            name of a queue adds the job there, and sees whether a worker takes it.
         source: What to call `redis` in the report.
 
     Returns:
@@ -120,7 +124,7 @@ async def diagnose(
     Raises:
         errors.ConfigurationError: The name of a queue is wrong.
     """
-    for name in queues:
+    for name in (*queues, *([probe] if isinstance(probe, str) else ())):
         check_queue_name(name)
     started = time.monotonic()
     diagnosis = Diagnosis(queues=list(dict.fromkeys(queues)))
@@ -131,8 +135,17 @@ async def diagnose(
     else:
         diagnosis.settings = origins.origins(given)
         await _Visit(diagnosis, given, prefix, max(interval, watch)).make()
+        if probe and diagnosis.look is not None:
+            verdict = await _probed(probe, given.settings, prefix)
+            diagnosis.verdicts = ordered([*diagnosis.verdicts, verdict])
     diagnosis.seconds = time.monotonic() - started
     return diagnosis
+
+
+async def _probed(probe: bool | str, settings: RedisSettings, prefix: str) -> Verdict:
+    if isinstance(probe, str):
+        return await probing.try_queue(probe, settings, prefix)
+    return await probing.try_server(settings, prefix)
 
 
 class _Visit:
@@ -177,7 +190,7 @@ class _Visit:
         return f"{self.prefix}:x" if "{" in self.prefix else None
 
     async def connect(self) -> ProbeReport:
-        report = await probe(self.settings, deadline=CONNECT_WITHIN, key=self.key)
+        report = await connecting.probe(self.settings, deadline=CONNECT_WITHIN, key=self.key)
         diagnosis = self.diagnosis
         diagnosis.steps = report.steps
         # Each step from TLS on is one command; INFO asks for the client's id as well.
