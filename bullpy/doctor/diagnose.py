@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
@@ -142,6 +142,11 @@ async def diagnose(
     return diagnosis
 
 
+def _of_queue(queue: QueueLook) -> Iterator[Verdict]:
+    for check in CHECKS.of_queue:
+        yield from check(queue)
+
+
 async def _probed(probe: bool | str, settings: RedisSettings, prefix: str) -> Verdict:
     if isinstance(probe, str):
         return await probing.try_queue(probe, settings, prefix)
@@ -260,8 +265,6 @@ class _Visit:
         for check in CHECKS.of_server:
             found += check(self.look)
         for queue in self.look.queues:
-            if not queue.samples:
-                continue
-            for check in CHECKS.of_queue:
-                found += [replace(verdict, queue=queue.name) for verdict in check(queue)]
+            own = [reaching.unreadable(queue)] if queue.refusal else _of_queue(queue)
+            found += [replace(verdict, queue=queue.name) for verdict in own]
         return ordered(found)

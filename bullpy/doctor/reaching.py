@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from bullpy import errors
 from bullpy.connection.probe import ProbeReport
+from bullpy.doctor.look import QueueLook
 from bullpy.doctor.verdicts import CHECKS, Cause, Certainty, Level, Proof, Verdict
 
 UNREACHABLE = Cause(
@@ -38,7 +39,18 @@ WRONG_SERVER = Cause(
     "older than Redis 6.2.",
     fix="Correct the URL, or upgrade the server.",
 )
-CHECKS.declare(UNREACHABLE, NOT_CONFIGURED, WRONG_SERVER)
+UNREADABLE = Cause(
+    code="queue-unreadable",
+    number=0,
+    level=Level.BLOCKED,
+    title="The queue cannot be read with this URL",
+    symptom="Redis answers, and every command about the queue is refused.",
+    why="The user of the URL may not read the queue's keys, or the keys are on another node of a "
+    "cluster. A worker with the same URL has the same trouble.",
+    fix="Use the URL of the worker, or give its user the queue's keys and EVAL.",
+    rank=95,
+)
+CHECKS.declare(UNREACHABLE, NOT_CONFIGURED, WRONG_SERVER, UNREADABLE)
 
 _OF_ERRORS = {
     "redis-auth": "auth-refused",
@@ -77,6 +89,14 @@ def not_reached(report: ProbeReport) -> Verdict:
         level=Level.UNREACHABLE,
         certainty=Certainty.CERTAIN,
         refutes=(f"a failure of {done}",) if done else (),
+    )
+
+
+def unreadable(queue: QueueLook) -> Verdict:
+    """The verdict where a queue could not be read."""
+    return UNREADABLE.verdict(
+        f"Queue {queue.name} cannot be read: {queue.refusal}",
+        Proof(f"EVAL ... {queue.key('meta')}", queue.refusal),
     )
 
 
