@@ -62,27 +62,29 @@ def doctor(
         "probe": probe_queue or probe,
         "source": "--redis",
     }
-    code = 0
+    found: list[int] = []
     try:
-        code = asyncio.run(_rounds(queue or [], asked, watch=watch, as_json=as_json))
+        asyncio.run(_rounds(queue or [], asked, found, watch=watch, as_json=as_json))
     except KeyboardInterrupt:
-        if not watch:
+        if not found:
             raise
-    raise typer.Exit(code)
+    raise typer.Exit(found[-1])
 
 
-async def _rounds(queues: list[str], asked: dict[str, Any], *, watch: bool, as_json: bool) -> int:
+async def _rounds(
+    queues: list[str], asked: dict[str, Any], found: list[int], *, watch: bool, as_json: bool
+) -> None:
+    """Diagnose once, or until it is interrupted; `found` gets the exit code of each round."""
     from bullpy.doctor import diagnose
 
     told: object = None
-    while True:
+    while watch or not found:
         diagnosis = await diagnose(queues, **asked)
         news = [(verdict.code, verdict.queue) for verdict in diagnosis.verdicts]
         if as_json or news != told:
             _tell(diagnosis, as_json)
         told = news
-        if not watch:
-            return diagnosis.exit_code
+        found.append(diagnosis.exit_code)
 
 
 def _tell(diagnosis: Diagnosis, as_json: bool) -> None:
