@@ -9,7 +9,7 @@ from __future__ import annotations
 import asyncio
 import base64
 from collections.abc import Sequence
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from bullmq.backends.redis_backend import RedisBackend
 from bullmq.queue_keys import QueueKeys
@@ -24,6 +24,9 @@ from bullpy.connection.probe import classify
 from bullpy.connection.resolve import Target
 from bullpy.scripts import Commands, Scripts
 from bullpy.settings import RedisSettings
+
+if TYPE_CHECKING:
+    from bullpy.producing import Producer
 
 
 class BackendConnection(RedisConnection):
@@ -104,6 +107,7 @@ class Backend(RedisBackend):
         self.connection = connection
         self.blocking_connection = None
         self.owns_connection = owns_connection
+        self.producer: Producer | None = None
         self.scripts = Scripts(prefix, name, connection)
 
     @property
@@ -163,6 +167,8 @@ class Backend(RedisBackend):
                 raise
             result = await self._run(command)
         self.scripts.check_added(result, job)
+        if self.producer is not None:
+            self.producer.note(1)
         return result
 
     async def _stamp(self, *jobs: Any) -> None:
@@ -189,7 +195,10 @@ class Backend(RedisBackend):
 
     async def addJobs(self, jobs: list[Any]) -> list[str]:
         """Add jobs in one transaction: all or none."""
-        return await self._transaction([(self.scripts, job, False) for job in jobs])
+        added = await self._transaction([(self.scripts, job, False) for job in jobs])
+        if self.producer is not None and added:
+            self.producer.note(len(added))
+        return added
 
     async def addFlow(self, entries: list[dict[str, Any]]) -> list[Any]:
         """Add a flow in one transaction: the whole tree, or nothing when Redis cannot be reached.
@@ -285,6 +294,8 @@ class Backend(RedisBackend):
     async def close(self, force: bool = False) -> None:
         """Give the connection back."""
         del force
+        if self.producer is not None:
+            await self.producer.stop()
         if self.owns_connection:
             await self.connection.close()
 

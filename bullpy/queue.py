@@ -11,9 +11,11 @@ from bullmq import Queue as UpstreamQueue
 
 from bullpy import codec, dialect, errors, options, peers, repair
 from bullpy.backend import backend_for
+from bullpy.connection.identity import QueueFingerprint
 from bullpy.emitter import SafeEmitter
 from bullpy.job import Job
 from bullpy.options import JobOptions
+from bullpy.producing import Producer
 from bullpy.schedulers import JobScheduler
 from bullpy.types import JobState
 
@@ -95,6 +97,7 @@ class Queue(SafeEmitter, UpstreamQueue):
         self.backend = backend_for(
             name, redis if redis is not None else given.get("connection"), self.prefix
         )
+        self.backend.producer = Producer(self.backend)
         self.redisConnection = self.backend.connection
         self.scripts = self.backend.scripts
         self.keys = self.backend.keys
@@ -137,6 +140,14 @@ class Queue(SafeEmitter, UpstreamQueue):
     async def whoami(self) -> ServerIdentity:
         """Which Redis this queue is on."""
         return await self.shared.whoami()
+
+    async def fingerprint(self) -> QueueFingerprint:
+        """Which queue this is, in a form to compare with other processes.
+
+        Raises:
+            errors.RedisError: Redis cannot be reached, or refuses.
+        """
+        return QueueFingerprint.of(await self.whoami(), self.prefix, self.name)
 
     # -- adding ----------------------------------------------------------------------------
 

@@ -83,12 +83,20 @@ class _Stopper:
         self._signals = 0
         self._closing: set[asyncio.Task[None]] = set()
         self._kill: asyncio.TimerHandle | None = None
+        for worker in workers:
+            worker.ends_process = True
 
     async def run(self, worker: Worker) -> None:
         try:
             await worker.run()
         finally:
+            self._explain("another worker of the process ended")
             self.close_all()
+
+    def _explain(self, reason: str) -> None:
+        """Let all workers that have not been told why they end say this."""
+        for worker in self._workers:
+            worker.stop_reason = worker.stop_reason or reason
 
     def close_all(self, *, force: bool = False) -> None:
         for worker in self._workers:
@@ -101,6 +109,7 @@ class _Stopper:
         name = signal.Signals(number).name
         if self._signals == 1:
             log.info("%s: stop fetching, let jobs finish", name)
+            self._explain(name)
             self.close_all()
             return
         if number not in self._hurry_on:

@@ -78,6 +78,7 @@ def _names(value: object) -> object:
 
 
 Seconds = Annotated[float, BeforeValidator(not_bool), Field(gt=0, allow_inf_nan=False)]
+Pause = Annotated[float, BeforeValidator(not_bool), Field(ge=0, allow_inf_nan=False)]
 Count = Annotated[int, BeforeValidator(not_bool)]
 ByteCount = Annotated[int, BeforeValidator(not_bool), BeforeValidator(_bytes_of)]
 ModuleNames = Annotated[tuple[str, ...], NoDecode, BeforeValidator(_names)]

@@ -29,7 +29,7 @@ from typing_extensions import override
 
 from bullpy import errors, types
 from bullpy.redis_settings import RedisSettings
-from bullpy.setting_types import ByteCount, Count, ModuleNames, Seconds, Settings, not_bool
+from bullpy.setting_types import ByteCount, Count, ModuleNames, Pause, Seconds, Settings, not_bool
 
 __all__ = ["RedisSettings", "WorkerSettings"]
 
@@ -81,6 +81,8 @@ class WorkerSettings(Settings):
         child_start_timeout: How long a child process may take to import its processors.
         loop_warning: How long the event loop may be blocked until the log says by what; 0 never
             says it.
+        heartbeat: Pause between two records of itself that a worker leaves in Redis, for
+            `bullpy ps` and `bullpy doctor`; 0 leaves none.
     """
 
     model_config = SettingsConfigDict(
@@ -118,6 +120,7 @@ class WorkerSettings(Settings):
     loop_warning: Annotated[float, BeforeValidator(not_bool), Field(ge=0, allow_inf_nan=False)] = (
         1.0
     )
+    heartbeat: Pause = 15.0
 
     @classmethod
     def from_wire(cls, opts: Mapping[str, object]) -> Self:

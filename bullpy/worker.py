@@ -17,11 +17,12 @@ from bullmq import Worker as UpstreamWorker
 from bullpy import errors, worker_options
 from bullpy.backend import backend_for
 from bullpy.connection.factory import SharedRedis
-from bullpy.connection.identity import ServerIdentity
+from bullpy.connection.identity import QueueFingerprint, ServerIdentity
 from bullpy.connection.pipelining import retry_pause
 from bullpy.emitter import SafeEmitter
 from bullpy.engine.assembly import Engine
 from bullpy.engine.calls import Calls
+from bullpy.engine.heartbeat import Heartbeat
 from bullpy.engine.orphans import Orphans
 from bullpy.engine.recovery import StalledCheck
 from bullpy.engine.reports import Reports
@@ -171,7 +172,10 @@ class Worker(Registration, Steering, UpstreamWorker):
         self.closed = False
         self.paused = False
         self.exit_code = 0
+        self.ends_process = False
+        self.stop_reason = ""
         self._engine: Engine | None = None
+        self._heartbeat: Heartbeat | None = None
         self._crash: BaseException | None = None
         self._stop = asyncio.Event()
         self._done: asyncio.Future[None] | None = None
@@ -221,11 +225,21 @@ class Worker(Registration, Steering, UpstreamWorker):
         self._table.prepare()
         self.running = True
         self._done = asyncio.get_running_loop().create_future()
+        heartbeat = self._heartbeat = Heartbeat(self)
+        self.once("ready", heartbeat.hurry)
+        failure: BaseException | None = None
         try:
-            await self._live()
+            heartbeat.start()
+            await self._live(heartbeat)
+        except BaseException as error:
+            failure = error
+            raise
         finally:
             self.running = False
-            await self._finish()
+            try:
+                await heartbeat.stop(*self._last_words(failure or self._crash))
+            finally:
+                await self._finish()
         if self._crash is not None:
             raise errors.WorkerCrashedError(
                 f"The worker of {self.name!r} ended unexpectedly: {errors.describe(self._crash)}",
@@ -257,6 +271,8 @@ class Worker(Registration, Steering, UpstreamWorker):
     def _begin_to_close(self) -> None:
         self.closing = True
         self.emit("closing", "closing")
+        if self._heartbeat is not None and self.active_jobs:
+            self._heartbeat.hurry()
         self._stop.set()
 
     async def __aenter__(self) -> Self:
@@ -282,7 +298,7 @@ class Worker(Registration, Steering, UpstreamWorker):
             log.critical("%s", error, exc_info=error.__cause__ or error)
             self.emit("error", error)
 
-    async def _live(self) -> None:
+    async def _live(self, heartbeat: Heartbeat) -> None:
         async with self._hooks.lifespan(self) as state:
             self.state = state
             metrics: Mapping[str, Any] = self.opts.get("metrics") or {}
@@ -298,6 +314,7 @@ class Worker(Registration, Steering, UpstreamWorker):
                 metrics_points=metrics.get("maxDataPoints", ""),
                 backoff_strategy=self._backoff_strategy,
             )
+            heartbeat.engine = engine
             if self.paused:
                 engine.slots.pause()
             await engine.start()
@@ -307,6 +324,17 @@ class Worker(Registration, Steering, UpstreamWorker):
             finally:
                 await engine.stop(self._deadline, self._hurry)
                 unsubscribe()
+
+    def _last_words(self, crash: BaseException | None) -> tuple[str, int | None]:
+        """Why it ended, and with which exit code its process ends, where that is known."""
+        if isinstance(crash, asyncio.CancelledError):
+            return "its task was cancelled", None
+        code = self.exit_code if self.ends_process else None
+        if crash is None:
+            return self.stop_reason or "closed by the program", code
+        was_ready = self._engine is not None and self._engine.is_ready
+        what = "crashed" if was_ready else "could not start"
+        return f"{what}: {errors.describe(crash)}", 1 if self.ends_process else None
 
     async def _finish(self) -> None:
         if self.closed:
@@ -334,6 +362,10 @@ class Worker(Registration, Steering, UpstreamWorker):
     async def whoami(self) -> ServerIdentity:
         """Which Redis this worker is on."""
         return await self.shared.whoami()
+
+    async def fingerprint(self) -> QueueFingerprint:
+        """Which queue this worker is on, in a form to compare with other processes."""
+        return QueueFingerprint.of(await self.whoami(), self.prefix, self.name)
 
     @property
     def concurrency(self) -> int:
@@ -363,7 +395,8 @@ class Worker(Registration, Steering, UpstreamWorker):
         self.exit_code = code if isinstance(code, int) else 0 if code is None else 1
         if isinstance(error, KeyboardInterrupt):
             self.exit_code = 130
-        log.warning("a processor raised %s; the worker drains and ends", errors.describe(error))
+        self.stop_reason = f"a processor raised {errors.describe(error)}"
+        log.warning("%s; the worker drains and ends", self.stop_reason)
         if not self.closing:
             self._begin_to_close()
 

@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from bullpy import errors
-from bullpy.cli import audio, doctor, job, queue, version, worker
+from bullpy.cli import audio, doctor, job, ps, queue, version, worker
 
 app = typer.Typer(
     name="bullpy",
@@ -27,6 +27,7 @@ app = typer.Typer(
 )
 app.command("worker")(worker.worker)
 app.command("doctor")(doctor.doctor)
+app.command("ps")(ps.ps)
 app.command("version")(version.version)
 app.add_typer(job.app, name="job")
 app.add_typer(queue.app, name="queue")

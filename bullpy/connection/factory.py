@@ -303,6 +303,11 @@ class BlockingConnection:
         self._node: RedisSettings | None = None
         self._failures = 0
 
+    @property
+    def client_id(self) -> int | None:
+        """The server's id of the connection; None before the first, and where it is forbidden."""
+        return self._client_id
+
     async def unblock(self, client: PipeliningClient) -> None:
         """Ask the server to end the wait as if its time were up, so that it takes nothing along.
 

@@ -10,6 +10,7 @@ import hashlib
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
+from typing import Any, Self
 
 from bullpy import errors
 
@@ -64,6 +65,61 @@ class ServerIdentity:
         version = self.version_text or "of unknown version"
         mark = f", fingerprint {self.fingerprint}" if self.fingerprint else ""
         return f"{self.kind} {version} at {self.url}{mark}"
+
+
+@dataclass(frozen=True, slots=True)
+class QueueFingerprint:
+    """Which queue this is, as the server tells it: two that agree are of one and the same queue.
+
+    Attributes:
+        value: 12 hex digits; empty if the server told neither run_id nor replid.
+        run_id: The server's; changes at each start of it.
+        replid: `master_replid`, the same on a primary and its replicas.
+        db: Number of the logical database.
+        prefix: First part of the queue's keys.
+        queue: Its name.
+        url: Where we connected, password masked.
+    """
+
+    value: str
+    run_id: str
+    replid: str
+    db: int
+    prefix: str
+    queue: str
+    url: str
+
+    @classmethod
+    def of(cls, identity: ServerIdentity, prefix: str, queue: str) -> Self:
+        """That of a queue on this server."""
+        server = identity.run_id or identity.replid
+        return cls(
+            value=fingerprint(server, identity.db, prefix, queue),
+            run_id=identity.run_id,
+            replid=identity.replid,
+            db=identity.db,
+            prefix=prefix,
+            queue=queue,
+            url=identity.url,
+        )
+
+    def __str__(self) -> str:
+        server = self.run_id or self.replid
+        return (
+            f"queue fp={self.value or 'unknown'} run_id={server[:8] or 'unknown'} db={self.db} "
+            f"prefix={self.prefix} queue={self.queue} via {self.url}"
+        )
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON, as it is served under /health/queue."""
+        return {
+            "fingerprint": self.value or None,
+            "run_id": self.run_id or None,
+            "replid": self.replid or None,
+            "db": self.db,
+            "prefix": self.prefix,
+            "queue": self.queue,
+        }
 
 
 def parse_info(answer: str | bytes | Mapping[str, object]) -> dict[str, str]:

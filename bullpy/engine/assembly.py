@@ -11,6 +11,7 @@ from typing import Any, Protocol
 from bullpy import errors, peers
 from bullpy.backend import Backend
 from bullpy.connection.factory import BLOCK_MARGIN, BlockingConnection
+from bullpy.connection.identity import QueueFingerprint
 from bullpy.engine import shutdown
 from bullpy.engine.calls import Calls
 from bullpy.engine.cancel import CancelRequests
@@ -20,6 +21,7 @@ from bullpy.engine.recovery import Recovery, StalledCheck
 from bullpy.engine.runner import Runner
 from bullpy.engine.settle import BackoffStrategy, Settler
 from bullpy.engine.slots import Owner, Slots
+from bullpy.engine.tally import Tally
 from bullpy.engine.watchdog import LoopWatch, watch
 from bullpy.hooks import Hooks
 from bullpy.job import Job
@@ -108,6 +110,9 @@ class Engine:
         )
         self._events = EventStream(backend, settings.events_limit, host.report)
         self._settler = Settler(calls, recovery, settings, self._events, host, backoff_strategy)
+        self._blocking = BlockingConnection(
+            backend.connection.settings, client_name, key=backend.keys["marker"]
+        )
         self.slots = Slots(
             host,
             backend,
@@ -117,13 +122,21 @@ class Engine:
             self._runner,
             self._settler,
             self._locks,
-            BlockingConnection(
-                backend.connection.settings, client_name, key=backend.keys["marker"]
-            ),
+            self._blocking,
             host.schedule_next,
         )
         self._stalled_check = StalledCheck(calls, settings, host.emit, host.report)
         self._requests = CancelRequests(backend, self.slots, host.cancel_job, host.report)
+
+    @property
+    def tally(self) -> Tally:
+        """What it has done so far."""
+        return self._settler.tally
+
+    @property
+    def client_id(self) -> int | None:
+        """The server's id of the blocking connection; None before it is there."""
+        return self._blocking.client_id
 
     @property
     def loop_lag(self) -> float:
@@ -212,6 +225,13 @@ class Engine:
             waiting, found = await asyncio.gather(self._waiting(), peers.look(backend))
         except errors.RedisError as error:
             self._host.report(error)
+        identity = backend.shared.identity
+        if identity is not None:
+            log.info(
+                "%s",
+                QueueFingerprint.of(identity, self._prefix, backend.name),
+                extra={"queue": backend.name},
+            )
         log.info(
             "ready: queue %s (prefix %s) at %s, concurrency %d, %s waiting",
             backend.name,

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import time
 from typing import Protocol
 
 from bullpy import errors
@@ -39,12 +40,17 @@ class Reports:
         speaker: The worker.
         name: Its queue.
         redis: The masked URL of its Redis.
+
+    Attributes:
+        last: The error that was reported last: when on the monotonic clock, its code, and what it
+            said; None before the first.
     """
 
     def __init__(self, speaker: Speaker, name: str, redis: str) -> None:
         self._speaker = speaker
         self._name = name
         self._said = RateLimited(EVERY)
+        self.last: tuple[float, str, str] | None = None
         self._outage = Outage(
             log,
             f"Redis does not do what the worker of {name} asks",
@@ -67,6 +73,7 @@ class Reports:
         kind = error.code if isinstance(error, errors.BullpyError) else type(error).__name__
         if self._said.allow(kind) is None:
             return
+        self.last = (time.monotonic(), kind, errors.describe(error))
         # A lost reply is the end of a connection, which tells it.
         told |= isinstance(error, errors.ReplyLostError)
         told |= isinstance(error, errors.RedisError) and self.is_told(self._speaker.shared)

@@ -20,6 +20,7 @@ from bullpy.engine.patience import Patience
 from bullpy.engine.recovery import Recovery
 from bullpy.engine.reports import Reports
 from bullpy.engine.runner import Outcome, Running
+from bullpy.engine.tally import Tally
 from bullpy.job import Job
 from bullpy.limits import shown_bytes
 from bullpy.options import milliseconds
@@ -77,6 +78,9 @@ class Settler:
         events: Counts what results add to the event stream.
         reporter: The worker.
         backoff_strategy: For backoff types that are not built in.
+
+    Attributes:
+        tally: Counts what it settled.
     """
 
     def __init__(
@@ -96,6 +100,7 @@ class Settler:
         self._reporter = reporter
         self._backoff_strategy = backoff_strategy
         self._patience = Patience()
+        self.tally = Tally()
 
     def settle(
         self, running: Running, outcome: Outcome, *, fetch_next: bool
@@ -159,6 +164,7 @@ class Settler:
         if fetched is None:
             return Fetched()
         self._events.note(len(reason))
+        self.tally.fail(job.id, reason)
         job.attemptsMade += 1
         self._reporter.emit("failed", job, error)
         return fetched
@@ -200,6 +206,7 @@ class Settler:
         if fetched is None:
             return Fetched()
         self._events.note(len(encoded))
+        self.tally.complete(job.id)
         job.attemptsMade += 1
         if not isinstance(result, Encoded) or self._reporter.listener_count("completed"):
             # Decoded only where somebody looks: a large result would block the loop.

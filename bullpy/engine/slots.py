@@ -122,6 +122,11 @@ class Slots:
         return len(self._chains) < self._owner.concurrency
 
     @property
+    def limited_for(self) -> float:
+        """Seconds for which the rate limit lets no job through; 0 or less without one."""
+        return self._limited_until - time.monotonic()
+
+    @property
     def clock(self) -> ServerClock:
         """Redis's clock."""
         return self._calls.clock
