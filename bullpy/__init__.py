@@ -43,7 +43,7 @@ if TYPE_CHECKING:
     from bullpy.flows import FlowProducer
     from bullpy.job import Job
     from bullpy.queue import Queue
-    from bullpy.repair import RepairReport
+    from bullpy.repairs.orphans import RepairReport
     from bullpy.running import run
     from bullpy.settings import RedisSettings, WorkerSettings
     from bullpy.types import (
@@ -75,7 +75,7 @@ _HOMES = {
     "RateLimitError": "bullpy.errors:RateLimited",
     "RateLimited": "bullpy.errors",
     "RedisSettings": "bullpy.settings",
-    "RepairReport": "bullpy.repair",
+    "RepairReport": "bullpy.repairs.orphans",
     "Retry": "bullpy.errors",
     "ServerIdentity": "bullpy.connection.identity",
     "Snooze": "bullpy.errors",

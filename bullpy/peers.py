@@ -69,7 +69,7 @@ class Peers:
                 "They keep the jobs of a paused queue in different lists: what one of version 6 "
                 "adds while it is paused is lost when one of version 5 resumes it.",
                 "Bring all to one major version, or pause and resume from bullpy; after a "
-                f"resume by version 5: bullpy queue repair {self.queue}",
+                f"resume by version 5: bullpy repair orphans --queue {self.queue} --apply",
             )
         if self.paused and 5 in self.seen:
             return PeerWarning(
@@ -78,13 +78,17 @@ class Peers:
                 "bullpy keeps its jobs where version 5 finds them; a peer of version 6, or "
                 "upstream's Python package, would not.",
                 "Resume it before others use it; to look for jobs that were lost: "
-                f"bullpy queue repair {self.queue} --dry-run",
+                f"bullpy repair orphans --queue {self.queue}",
             )
         return None
 
 
-async def look(backend: Backend) -> Peers:
+async def look(backend: Backend, *, remember: bool = True) -> Peers:
     """Look at a queue, and remember the version that is there.
+
+    Args:
+        backend: The queue.
+        remember: Write down which version is there.
 
     Raises:
         errors.RedisError: Redis could not be asked, or refused.
@@ -102,6 +106,7 @@ async def look(backend: Backend) -> Peers:
     )
     if found.major is not None:
         found.seen[found.major] = found.version
+    if found.major is not None and remember:
         async with backend.conn.pipeline(transaction=False) as pipe:
             pipe.hset(majors, str(found.major), found.version)
             pipe.expire(majors, REMEMBERED)

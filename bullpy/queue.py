@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Self, TypedDict, Unpack
 
 from bullmq import Queue as UpstreamQueue
 
-from bullpy import codec, dialect, errors, options, peers, repair
+from bullpy import codec, dialect, errors, options, peers
 from bullpy.backend import backend_for
 from bullpy.connection.identity import QueueFingerprint
 from bullpy.emitter import SafeEmitter
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from bullpy.connection.factory import SharedRedis
     from bullpy.connection.identity import ServerIdentity
     from bullpy.events import QueueEvents
-    from bullpy.repair import RepairReport
+    from bullpy.repairs.orphans import RepairReport
 
 log = logging.getLogger("bullpy.queue")
 
@@ -324,6 +324,7 @@ class Queue(SafeEmitter, UpstreamQueue):
         where its own fields say: to the front of those that wait, to those with its priority,
         or delayed until it is due. Jobs that have ended, run, or wait for children are left
         alone. Workers may run meanwhile. It reads all keys of the database, in small steps.
+        `bullpy.repairs` has further repairs, and the log of what they did.
 
         Args:
             dry_run: Only tell what would be done.
@@ -332,11 +333,13 @@ class Queue(SafeEmitter, UpstreamQueue):
             errors.RedisError: Redis could not be asked, or refused. What was put back stays;
                 repair again.
         """
-        await self._warn_of_peers()
-        return await repair.repair(self.backend, dry_run=dry_run)
+        from bullpy.repairs import orphans
 
-    async def _warn_of_peers(self) -> None:
-        warning = (await peers.look(self.backend)).warning
+        await self._warn_of_peers(remember=not dry_run)
+        return await orphans.requeue_orphans(self, dry_run=dry_run)
+
+    async def _warn_of_peers(self, *, remember: bool = True) -> None:
+        warning = (await peers.look(self.backend, remember=remember)).warning
         if warning is not None:
             log.warning("%s", warning, extra={"queue": self.name, "code": warning.code})
             self.emit("warning", warning)
@@ -424,9 +427,13 @@ class Queue(SafeEmitter, UpstreamQueue):
         Args:
             force: Even if jobs run.
         """
+        from bullpy.repairs import journal
+
         await super().obliterate(force)
         await self.client.delete(
-            self.backend.toKey(CANCEL_STREAM), self.backend.toKey(dialect.MAJORS)
+            self.backend.toKey(CANCEL_STREAM),
+            self.backend.toKey(dialect.MAJORS),
+            journal.log_key(self.prefix, self.name),
         )
 
     async def rate_limit(self, seconds: float) -> None:

@@ -14,7 +14,7 @@ from typing import NoReturn
 import typer
 
 from bullpy import errors
-from bullpy.cli import audio, doctor, job, ps, queue, version, worker
+from bullpy.cli import audio, doctor, job, ps, repair, version, worker
 
 app = typer.Typer(
     name="bullpy",
@@ -30,7 +30,7 @@ app.command("doctor")(doctor.doctor)
 app.command("ps")(ps.ps)
 app.command("version")(version.version)
 app.add_typer(job.app, name="job")
-app.add_typer(queue.app, name="queue")
+app.add_typer(repair.app, name="repair")
 app.add_typer(audio.app, name="audio")
 
 

@@ -7,12 +7,10 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from bullpy.cli.asking import agree
+from bullpy.cli.opening import LOOK_FOR, opened
 
 if TYPE_CHECKING:
     from bullpy.queue import Queue
-
-LOOK_FOR = 4.0
-"""Seconds that Redis may take to answer before the command gives up."""
 
 CANCELLED = "The job was cancelled"
 """What the failedReason of a cancelled job begins with."""
@@ -86,19 +84,7 @@ async def _cancel(
     timeout: float,
 ) -> dict[str, Any]:
     """Ask for the job's end, and wait for it; what came of it."""
-    from bullpy import logs, redis_url
-    from bullpy.connection.probe import probe
-    from bullpy.queue import Queue
-    from bullpy.settings import WorkerSettings
-
-    logs.configure("warning", "console")
-    if url is not None:
-        redis_url.parse(url, source="--redis")
-    async with Queue(name, redis=url, prefix=prefix or WorkerSettings().prefix) as queue:
-        # What no waiting mends, and a server that is not there, is said at once.
-        refused = (await probe(queue.redisConnection.settings, deadline=LOOK_FOR)).error
-        if refused is not None:
-            raise refused
+    async with opened(name, url, prefix) as queue:
         if timeout == 0:
             asked = await queue.cancel(job_id, reason)
             return {"outcome": "requested", "worker": asked.processed_by}

@@ -2,23 +2,21 @@
 
 from __future__ import annotations
 
-import hashlib
 import logging
-from collections.abc import AsyncIterator, Iterator, Sequence
-from dataclasses import asdict, dataclass, field
-from typing import Any, cast
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, ClassVar, cast
 
-from bullpy import errors
 from bullpy.backend import Backend
-from bullpy.connection.client import run_script
-from bullpy.connection.probe import classify
 from bullpy.dialect import LISTS
 from bullpy.placing import PLACE
+from bullpy.repairs import journal
+from bullpy.repairs.common import Report, chunk_for, chunks, run, some, text
+
+if TYPE_CHECKING:
+    from bullpy.queue import Queue
 
 log = logging.getLogger("bullpy.repair")
-
-CHUNK = 100
-"""Jobs that one script looks at or puts back at most."""
 
 SCANNED = 500
 """Keys that one step of the scan looks at, roughly."""
@@ -26,17 +24,12 @@ SCANNED = 500
 LISTED = 5000
 """Ids that one command reads from a list."""
 
-SEARCHED = 2_000_000
-"""Places in lists that one script looks through at most."""
-
 
 @dataclass(slots=True)
-class RepairReport:
+class RepairReport(Report):
     """What `queue.repair()` found and did; with a dry run, what it would do.
 
     Attributes:
-        queue: The queue's name.
-        dry_run: Whether nothing was changed.
         checked: Jobs that were looked at.
         waiting: Ids of lost jobs that wait again, the oldest first.
         prioritized: Ids of lost jobs that wait again with their priority.
@@ -46,8 +39,8 @@ class RepairReport:
             time of their end, or wait for children.
     """
 
-    queue: str
-    dry_run: bool
+    NAME: ClassVar[str] = "orphans"
+
     checked: int = 0
     waiting: list[str] = field(default_factory=list[str])
     prioritized: list[str] = field(default_factory=list[str])
@@ -61,41 +54,59 @@ class RepairReport:
         return len(self.waiting) + len(self.prioritized) + len(self.delayed)
 
     @property
-    def found_nothing(self) -> bool:
-        """Whether all jobs were where they belong."""
-        return not self.restored and not self.merged
+    def changes(self) -> int:
+        """Lost jobs that were put back, and jobs that were moved."""
+        return self.restored + self.merged
 
     def as_dict(self) -> dict[str, Any]:
         """For JSON."""
-        return asdict(self) | {"restored": self.restored}
+        # Not super(): a dataclass with slots is another class than the one written here.
+        return Report.as_dict(self) | {"restored": self.restored}
+
+    def sentences(self) -> Iterator[str]:
+        """What was found and done, for people; a line each."""
+        verb = "would go" if self.dry_run else "went"
+        yield f"{self.checked} jobs looked at"
+        kinds = {
+            f"{verb} back to those that wait": self.waiting,
+            f"{verb} back to those with a priority": self.prioritized,
+            f"{verb} back to those that are delayed": self.delayed,
+            "have ended, are locked or wait for children, and were left alone": self.held,
+        }
+        for what, ids in kinds.items():
+            if ids:
+                yield f"{len(ids)} lost jobs {what}: {some(ids)}"
+        if self.merged:
+            moved = "would be moved" if self.dry_run else "were moved"
+            yield f"{self.merged} jobs {moved} out of a list that nobody reads"
+        if self.found_nothing:
+            yield "no job is lost"
 
 
-async def repair(backend: Backend, *, dry_run: bool) -> RepairReport:
+async def requeue_orphans(queue: Queue, *, dry_run: bool = True) -> RepairReport:
     """Put lost jobs of a queue back; see `Queue.repair`.
 
+    Args:
+        queue: The queue.
+        dry_run: Only tell what would be done.
+
     Raises:
-        errors.RedisError: Redis could not be asked, or refused.
+        errors.RedisError: Redis could not be asked, or refused. What was put back stays;
+            repair again.
     """
+    backend = queue.backend
     report = RepairReport(backend.name, dry_run)
-    await _merge(backend, report)
-    # Read first: a job that is in a list now is not lost, wherever it goes later.
-    listed = await _listed(backend)
-    suspects: set[tuple[float, int, str]] = set()
-    async for ids in _jobs(backend):
-        report.checked += len(ids)
-        unlisted = [job_id for job_id in ids if job_id not in listed]
-        for chunk in _chunks(unlisted):
-            lost = await _run(backend, _SUSPECTS, [backend.keys[""]], chunk)
-            suspects.update(
-                (float(created or 0), len(job_id), cast("bytes", job_id).decode())
-                for job_id, created in zip(lost[::2], lost[1::2], strict=True)
-            )
-    # The newest first: each goes in front of those before it, as they are the oldest jobs.
-    ids = [job_id for _, _, job_id in sorted(suspects, reverse=True)]
-    for chunk in _chunks(ids, max(1, min(CHUNK, SEARCHED // (len(listed) + 1)))):
-        await _restore(backend, chunk, report)
-    for found in (report.waiting, report.prioritized, report.delayed, report.held):
-        found.reverse()
+    async with journal.kept(backend, report) as entry:
+        await _merge(backend, report, entry)
+        # Read first: a job that is in a list now is not lost, wherever it goes later.
+        listed = await _listed(backend)
+        suspects = await _suspects(backend, listed, report)
+        if suspects:
+            await entry.begin()
+        for chunk in chunks(suspects, chunk_for(len(listed))):
+            await _restore(backend, chunk, report)
+        for found in (report.waiting, report.prioritized, report.delayed, report.held):
+            found.reverse()
     log.info(
         "queue %s: %s%d lost jobs put back, %d moved out of an unread list",
         backend.name,
@@ -107,26 +118,44 @@ async def repair(backend: Backend, *, dry_run: bool) -> RepairReport:
     return report
 
 
-async def _merge(backend: Backend, report: RepairReport) -> None:
+async def _merge(backend: Backend, report: RepairReport, entry: journal.Entry) -> None:
     """Bring the jobs of `wait` and `paused` together where they are read."""
-    while True:
-        moved = await _run(backend, _MERGE, [backend.keys["meta"]], ["1" if report.dry_run else ""])
-        report.merged += int(moved)
-        if not moved or report.dry_run:
-            return
+    unread = int(await run(backend, _MERGE, "1"))
+    if report.dry_run:
+        report.merged = unread
+        return
+    while unread:
+        await entry.begin()
+        unread = int(await run(backend, _MERGE, ""))
+        report.merged += unread
 
 
-async def _listed(backend: Backend) -> set[str]:
-    found: set[str] = set()
+async def _listed(backend: Backend) -> set[bytes]:
+    found: set[bytes] = set()
     for name in ("wait", "paused", "active"):
         start = 0
         while ids := await backend.ask("LRANGE", backend.keys[name], start, start + LISTED - 1):
-            found.update(cast("bytes", job_id).decode() for job_id in ids)
+            found.update(cast("list[bytes]", ids))
             start += LISTED
     return found
 
 
-async def _jobs(backend: Backend) -> AsyncIterator[list[str]]:
+async def _suspects(backend: Backend, listed: set[bytes], report: RepairReport) -> list[bytes]:
+    """Jobs in no list or set. The newest first: each goes in front of those before it."""
+    suspects: set[tuple[int, int, bytes]] = set()
+    async for ids in _jobs(backend):
+        report.checked += len(ids)
+        unlisted = [job_id for job_id in ids if job_id not in listed]
+        for chunk in chunks(unlisted):
+            lost = cast("list[Any]", await run(backend, _SUSPECTS, *chunk))
+            suspects.update(
+                (created, len(job_id), job_id)
+                for job_id, created in zip(lost[::2], lost[1::2], strict=True)
+            )
+    return [job_id for _, _, job_id in sorted(suspects, reverse=True)]
+
+
+async def _jobs(backend: Backend) -> AsyncIterator[list[bytes]]:
     """The ids of what may be jobs: hashes of the queue. Some come twice, as SCAN has it."""
     base = backend.keys[""]
     cursor = b"0"
@@ -135,57 +164,30 @@ async def _jobs(backend: Backend) -> AsyncIterator[list[str]]:
             *("SCAN", cursor, "MATCH", f"{_literal(base)}*", "COUNT", SCANNED, "TYPE", "hash"),
         )
         # What has colons is a job of a scheduler, or no job; the script tells them apart.
-        ids = [cast("bytes", key)[len(base.encode()) :].decode("utf-8", "replace") for key in keys]
+        ids = [cast("bytes", key)[len(base.encode()) :] for key in keys]
         if ids:
             yield ids
         if cursor == b"0":
             return
 
 
-async def _restore(backend: Backend, ids: list[str], report: RepairReport) -> None:
-    where = await _run(
-        backend,
-        _RESTORE,
-        [backend.keys["meta"]],
-        ["1" if report.dry_run else "", *ids],
-    )
-    for job_id, place in zip(ids, where, strict=True):
-        match place:
-            case b"waiting":
-                report.waiting.append(job_id)
-            case b"prioritized":
-                report.prioritized.append(job_id)
-            case b"delayed":
-                report.delayed.append(job_id)
-            case b"held":
-                report.held.append(job_id)
-            case _:
-                # It was taken up, or removed, meanwhile.
-                pass
+async def _restore(backend: Backend, ids: list[bytes], report: RepairReport) -> None:
+    places = await run(backend, _RESTORE, "1" if report.dry_run else "", *ids)
+    found = {
+        b"waiting": report.waiting,
+        b"prioritized": report.prioritized,
+        b"delayed": report.delayed,
+        b"held": report.held,
+    }
+    for job_id, place in zip(ids, places, strict=True):
+        # In none of them: it was taken up, or removed, meanwhile.
+        if place in found:
+            found[place].append(text(job_id))
 
 
-def _chunks(ids: Sequence[str], size: int = CHUNK) -> Iterator[list[str]]:
-    for start in range(0, len(ids), size):
-        yield list(ids[start : start + size])
-
-
-def _literal(text: str) -> str:
+def _literal(literal: str) -> str:
     """A pattern of SCAN that matches just this text."""
-    return "".join(f"\\{char}" if char in "*?[]\\^-" else char for char in text)
-
-
-async def _run(backend: Backend, source: bytes, keys: list[str], args: list[str]) -> Any:
-    """Run a script of bullpy's own; again after a lost reply, as each does its work once."""
-    shared = backend.shared
-    sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
-    call = (len(keys), *keys, *args)
-    try:
-        reply = await run_script(shared.pipeliner, sha, source, call)
-    except errors.ReplyLostError:
-        reply = await run_script(shared.pipeliner, sha, source, call)
-    if isinstance(reply, Exception):
-        raise classify(reply, shared.settings) from reply
-    return reply
+    return "".join(f"\\{char}" if char in "*?[]\\^-" else char for char in literal)
 
 
 _MERGE = (
@@ -226,13 +228,13 @@ end
 _SUSPECTS = (
     _IS_A_JOB
     + """
--- KEYS[1] what the queue's keys begin with; ARGV the ids of jobs that are in no list. Gives those
--- that are in no set either, each followed by the time it was added.
-local base, found = KEYS[1], {}
+-- KEYS[1] the queue's `meta`; ARGV the ids of jobs that are in no list. Gives those that are in no
+-- set either, each followed by the time it was added.
+local base, found = string.sub(KEYS[1], 1, -5), {}
 for _, id in ipairs(ARGV) do
     local fields = redis.call('HMGET', base .. id, 'name', 'timestamp', 'opts')
     if is_a_job(base, id, fields) and not in_a_set(base, id) then
-        found[#found + 1], found[#found + 2] = id, fields[2]
+        found[#found + 1], found[#found + 2] = id, tonumber(fields[2]) or 0
     end
 end
 return found
