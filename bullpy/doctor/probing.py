@@ -13,7 +13,7 @@ from uuid import uuid4
 from bullpy import errors
 from bullpy.doctor.verdicts import CHECKS, Cause, Certainty, Level, Proof, Verdict
 from bullpy.queue import Queue
-from bullpy.settings import RedisSettings
+from bullpy.settings import RedisSettings, WorkerSettings
 from bullpy.worker import Worker
 
 JOB_NAME = "bullpy-probe"
@@ -64,6 +64,7 @@ async def try_server(settings: RedisSettings, prefix: str, timeout: float = TIME
     name = f"{JOB_NAME}-{uuid4().hex[:8]}"
     try:
         async with Queue(name, redis=settings, prefix=prefix) as queue:
+            queue.backend.producer = None
             try:
                 async with asyncio.timeout(2 * timeout), _worker(queue.name, settings, prefix):
                     return await _follow(queue, timeout)
@@ -82,6 +83,7 @@ async def try_queue(
     """
     try:
         async with Queue(name, redis=settings, prefix=prefix) as queue:
+            queue.backend.producer = None
             async with asyncio.timeout(3 * timeout):
                 found = await _follow(queue, timeout)
     except (errors.BullpyError, TimeoutError) as error:
@@ -94,7 +96,9 @@ async def _worker(name: str, settings: RedisSettings, prefix: str) -> AsyncGener
     async def process(job: Any) -> Any:
         return job.data
 
-    worker = Worker(name, process, {"autorun": False}, redis=settings, prefix=prefix)
+    # Unseen: of a probe nothing stays.
+    unseen = WorkerSettings(prefix=prefix, heartbeat=0)
+    worker = Worker(name, process, {"autorun": False}, redis=settings, settings=unseen)
     running = asyncio.create_task(worker.run())
     try:
         yield

@@ -2,12 +2,14 @@
 //
 //   POST /analyses {"fileName": "song.wav"}   202 {"id", "state"}
 //   GET  /analyses/<id>                       200 {"id", "fileName", "state", "progress", ...}
+//   GET  /health/queue                        200 {"fingerprint", "run_id", "db", "prefix", ...}
 //
 // Environment: REDIS_URL (required), PORT (3000; 0 takes a free one), HOST (127.0.0.1).
 
 import { createServer } from 'node:http';
 
-import { Analyses } from './analyses.mjs';
+import { Analyses, QUEUE } from './analyses.mjs';
+import { fingerprint } from './fingerprint.mjs';
 import { connect } from './redis.mjs';
 
 const BODY_LIMIT = 64 * 1024;
@@ -24,7 +26,8 @@ class HttpError extends Error {
   }
 }
 
-const analyses = new Analyses(connect());
+const redis = connect();
+const analyses = new Analyses(redis);
 
 async function route(request) {
   const [pathname] = request.url.split('?', 1);
@@ -32,6 +35,11 @@ async function route(request) {
     allow(request, ['POST']);
     const id = await analyses.add(checked(await readJson(request)));
     return { status: 202, body: { id, state: 'waiting' }, headers: { location: `/analyses/${id}` } };
+  }
+  if (pathname === '/health/queue') {
+    allow(request, ['GET', 'HEAD']);
+    const body = await fingerprint(redis, { queue: QUEUE });
+    return { status: body.error ? 503 : 200, body };
   }
   const [, id] = /^\/analyses\/([^/]+)$/.exec(pathname) ?? [];
   if (id === undefined) throw new HttpError(404, `there is nothing at ${pathname}`);
@@ -145,6 +153,7 @@ let following = false;
 while (!following && !stopping) {
   try {
     await analyses.follow();
+    console.log((await fingerprint(redis, { queue: QUEUE })).line);
     following = true;
   } catch (error) {
     console.error(`redis: ${error.message}; trying again`);

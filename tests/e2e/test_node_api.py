@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import http.client
 import json
+import re
 import shutil
 import signal
 import sys
@@ -19,7 +20,8 @@ import pytest_asyncio
 from support.faults import eventually
 from support.processes import ROOT, Process, run, worker
 
-from bullpy import EmbeddedServer
+from bullpy import EmbeddedServer, Queue
+from bullpy.doctor.peer import compare_with_peer
 
 pytestmark = [pytest.mark.asyncio(loop_scope="module"), pytest.mark.timeout(90)]
 
@@ -37,6 +39,7 @@ class Api:
     """The API's HTTP side."""
 
     def __init__(self, address: str) -> None:
+        self.address = address
         parts = urlsplit(address)
         self._host, self._port = str(parts.hostname), parts.port
 
@@ -217,6 +220,26 @@ async def test_job_of_an_earlier_api_process_is_found(api: Api, redis: EmbeddedS
         assert (answer.status, answer.body["state"]) == (200, "completed")
         assert answer.body["result"]["metadata"]["fileName"] == "mono.wav"
         assert await asyncio.to_thread(process.stop) == 0, process.output
+
+
+async def test_health_queue_says_the_queue_that_the_worker_has(
+    api: Api, redis: EmbeddedServer
+) -> None:
+    answer = await api.ask("GET", "/health/queue")
+    assert answer.status == 200
+    async with Queue("audio-analyzer", redis=redis.url) as queue:
+        ours = await queue.fingerprint()
+        identity = await queue.whoami()
+    assert answer.body["fingerprint"] == ours.value
+    verdict = await compare_with_peer(api.address, identity, "bull", ["audio-analyzer"])
+    assert verdict.code == "peer-agrees"
+
+
+async def test_api_says_its_queue_at_boot(redis: EmbeddedServer) -> None:
+    async with _node(redis.url) as (process, _):
+        assert re.search(
+            r"^queue fp=[0-9a-f]{12} .* queue=audio-analyzer via ", process.output, re.M
+        )
 
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])

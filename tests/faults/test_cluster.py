@@ -22,8 +22,11 @@ from bullpy import (
     Retry,
     Worker,
     errors,
+    registry,
 )
+from bullpy.connection.asking import Asker
 from bullpy.connection.probe import probe
+from bullpy.registry import Registry
 
 PREFIX = "{bull}"
 
@@ -390,3 +393,32 @@ async def _owns(cluster: Cluster, node: Server) -> bool:
 async def _is_down(cluster: Cluster, dead: Server) -> bool:
     alive = [node for node in cluster.nodes if node is not dead]
     return all([not await asyncio.to_thread(_works, node) for node in alive])
+
+
+# -- the registry ------------------------------------------------------------------------------
+
+
+async def test_records_lie_in_the_slot_of_the_queue_and_node_has_the_same_fingerprint(
+    cluster: Cluster, queue: Queue, crew: Crew, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("BULLPY_HEARTBEAT", "0.2")
+    worker = await crew.hire()
+    asker = await Asker.open(queue.redisConnection.settings, "test", key=queue.keys["meta"])
+
+    async def known() -> Registry | None:
+        found = await registry.read(asker, [(PREFIX, queue.name)])
+        listed = queue.name in await registry.queues(asker, PREFIX)
+        return found if listed and found.live() else None
+
+    found = await eventually(known, 10)
+    await asker.close()
+    assert [record.id for record in found.live()] == [worker.id]
+    ours = await queue.fingerprint()
+    assert found.live()[0].fingerprint == ours.value
+    peer = Peer("6", cluster.url)
+    peer.start()
+    try:
+        theirs = await peer.ask("fingerprint", queue=queue.name, prefix=PREFIX)
+    finally:
+        peer.stop()
+    assert theirs["fingerprint"] == ours.value

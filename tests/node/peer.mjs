@@ -24,6 +24,7 @@
 //   worker.log        worker, after, event, jobId
 //   worker.waitFor    worker, event, jobId, after, count, timeout
 //   worker.call       worker, method, args any method or getter of Worker
+//   fingerprint       queue                what examples/node-api/fingerprint.mjs says of it
 //   redis             args                 one Redis command
 //   exit                                   close everything, then end
 //
@@ -91,6 +92,13 @@ const operations = {
   'worker.waitFor': async (request) => workerOf(request.worker).log.waitFor(request),
   'worker.call': async ({ worker, method, args }) =>
     callOrGet(workerOf(worker).worker, method, args),
+  fingerprint: async (request) => {
+    const { fingerprint } = await import('../../examples/node-api/fingerprint.mjs');
+    const { queue, prefix } = request;
+    const asked = queueOf(request);
+    // Version 6 keeps it in the backend.
+    return fingerprint(await (asked.client ?? asked.backend.client), { queue, prefix });
+  },
   redis: async ({ args }) => redis.call(...args),
   exit: async () => {
     setImmediate(end, 0);
