@@ -1,1 +1,5 @@
 """The checks, each with the causes that it can name; importing this package declares all."""
+
+from bullpy.doctor.verdicts import CHECKS
+
+__all__ = ["CHECKS"]
