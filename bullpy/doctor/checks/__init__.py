@@ -1,6 +1,14 @@
 """The checks, each with the causes that it can name; importing this package declares all."""
 
-from bullpy.doctor.checks import absence, places, reconnects, stuck, versions
+from bullpy.doctor.checks import absence, access, places, reconnects, stuck, versions
 from bullpy.doctor.verdicts import CHECKS
 
-__all__ = ["CHECKS", "absence", "places", "reconnects", "stuck", "versions"]
+__all__ = [
+    "CHECKS",
+    "absence",
+    "access",
+    "places",
+    "reconnects",
+    "stuck",
+    "versions",
+]
