@@ -1,6 +1,6 @@
 """The checks, each with the causes that it can name; importing this package declares all."""
 
-from bullpy.doctor.checks import absence, access, places, reconnects, stuck, versions
+from bullpy.doctor.checks import absence, access, places, reconnects, sharing, stuck, versions
 from bullpy.doctor.verdicts import CHECKS
 
 __all__ = [
@@ -9,6 +9,7 @@ __all__ = [
     "access",
     "places",
     "reconnects",
+    "sharing",
     "stuck",
     "versions",
 ]
