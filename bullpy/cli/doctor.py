@@ -38,6 +38,10 @@ def doctor(
             metavar="NAME", help="Add a job named bullpy-probe to this queue, and follow it."
         ),
     ] = None,
+    peer: Annotated[
+        str | None,
+        typer.Option(metavar="URL", help="Where the other side tells which queue it uses."),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object; with --watch one per line.")
     ] = False,
@@ -60,6 +64,7 @@ def doctor(
         "prefix": prefix or WorkerSettings().prefix,
         "interval": interval,
         "probe": probe_queue or probe,
+        "peer": peer,
         "source": "--redis",
     }
     found: list[int] = []

@@ -15,6 +15,7 @@ from bullpy.connection.asking import Asker
 from bullpy.connection.probe import ProbeReport, Step
 from bullpy.doctor import checks, elsewhere, origins, probing, reaching, reading
 from bullpy.doctor.look import Look, QueueLook
+from bullpy.doctor.peer import compare_with_peer
 from bullpy.doctor.verdicts import CHECKS, Level, Verdict, level_of, ordered
 from bullpy.settings import RedisSettings
 
@@ -103,6 +104,7 @@ async def diagnose(
     interval: float = INTERVAL,
     watch: float = 0.0,
     probe: bool | str = False,
+    peer: str | None = None,
     source: str = "argument",
 ) -> Diagnosis:
     """Find out why queues are not consumed. Changes nothing, unless asked for a probe.
@@ -116,6 +118,7 @@ async def diagnose(
             what comes and goes slowly is seen then.
         probe: True runs a harmless job through a queue of the probe's own and removes both; the
             name of a queue adds the job there, and sees whether a worker takes it.
+        peer: URL of the other side, which tells which queue it uses; see `bullpy.doctor.peer`.
         source: What to call `redis` in the report.
 
     Returns:
@@ -135,9 +138,14 @@ async def diagnose(
     else:
         diagnosis.settings = origins.origins(given)
         await _Visit(diagnosis, given, prefix, max(interval, watch)).make()
-        if probe and diagnosis.look is not None:
-            verdict = await _probed(probe, given.settings, prefix)
-            diagnosis.verdicts = ordered([*diagnosis.verdicts, verdict])
+        if diagnosis.look is not None:
+            more: list[Verdict] = []
+            if probe:
+                more.append(await _probed(probe, given.settings, prefix))
+            identity = diagnosis.look.identity
+            if peer is not None and identity is not None:
+                more.append(await compare_with_peer(peer, identity, prefix, diagnosis.queues))
+            diagnosis.verdicts = ordered([*diagnosis.verdicts, *more])
     diagnosis.seconds = time.monotonic() - started
     return diagnosis
 
