@@ -7,7 +7,7 @@ from typing import Any
 from bullpy.doctor.clients import Client
 from bullpy.doctor.look import NO_KEY
 from bullpy.doctor.verdicts import Certainty, Level
-from tests.support.looks import codes, only, queue_look, sample, worker_row
+from tests.support.looks import codes, only, queue_look, sample, verdicts, worker_row
 
 REDIS_PY = "redis-py 8.1.0"
 LOOPS = {"consumer-reconnects", "crash-loop"}
@@ -122,9 +122,15 @@ def test_crash_loop_explains_that_nobody_is_there() -> None:
     assert "no-worker" not in codes(seen)
 
 
-def test_crash_loop_without_jobs_is_a_warning() -> None:
-    history = [[born(20, 1)], [born(24, 1)], [born(28, 1)]]
+def test_crash_loop_beside_a_worker_that_stays_is_a_warning() -> None:
+    history = [[born(5, 900), each] for each in (born(20, 1), born(24, 1), born(28, 1))]
     assert only(queue_look(sample(), clients=history), "crash-loop").level is Level.WARNING
+
+
+def test_crash_loop_comes_before_the_jobs_that_never_came() -> None:
+    history = [[born(20, 1)], [born(24, 1)], [born(28, 1)]]
+    seen = queue_look(sample(added=None, meta={}), clients=history)
+    assert [verdict.code for verdict in verdicts(seen)][:2] == ["crash-loop", "never-added"]
 
 
 def test_one_restart_during_the_look_is_no_crash_loop() -> None:

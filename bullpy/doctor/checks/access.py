@@ -184,7 +184,7 @@ def _rule(entry: _Entry) -> str:
         rule = f"+{entry.subject.lower()}"
     return (
         f"Give the user what is missing: ACL SETUSER {user} {rule}, and save it where the ACL is "
-        "kept. BullMQ needs all its commands and keys; see `bullpy doctor` again after that."
+        "kept. BullMQ needs all its commands and keys; run `bullpy doctor` again after that."
     )
 
 

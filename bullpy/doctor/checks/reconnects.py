@@ -42,7 +42,7 @@ CRASH_LOOP = Cause(
     "of memory. Let the supervisor wait longer after each crash.",
     certainty=Certainty.WATCHED,
     refutes=("a missing worker", "a paused queue"),
-    rank=25,
+    rank=18,
     silences=frozenset(
         {"no-worker", "worker-never-fetched", "worker-frozen", "producer-without-marker", "no-adds"}
     ),
@@ -128,16 +128,15 @@ def crash_loop(queue: QueueLook) -> Iterator[Verdict]:
         return
     lives = _lives(history)
     ended = [life for life in lives if life.is_gone and life.last.age <= SHORT_LIFE]
-    # A named connection of a process that stays: that is no crash.
-    stays = {
-        (states.host(life.last), states.worker_name(life.last))
-        for life in lives
-        if len(life.rows) == len(history)
+    stays = [life.last for life in lives if len(life.rows) == len(history)]
+    # Where the Python port's other connection stays, the process has not crashed.
+    ports = {
+        (states.host(row), states.worker_name(row)) for row in stays if row.cmd not in states.WAITS
     }
     ended = [
         life
         for life in ended
-        if (states.host(life.last), states.worker_name(life.last)) not in stays
+        if (states.host(life.last), states.worker_name(life.last)) not in ports
     ]
     # One connection that ends is a restart. And several at one moment are one process, or a
     # deployment of several.
@@ -145,16 +144,15 @@ def crash_loop(queue: QueueLook) -> Iterator[Verdict]:
     if len(set(moments.values())) < 2:
         return
     seconds = history[-1][0] - history[0][0]
-    last = queue.last
-    orphans = last.counts["active"] - len(states.locked(last))
     yield CRASH_LOOP.verdict(
         f"Workers of the queue vanished {len(set(moments.values()))} times in {span(seconds)}, "
         f"none of them older than {span(max(life.last.age for life in ended))}.",
         Proof(
             "CLIENT LIST", f"ids {', '.join(str(life.last.id) for life in lives[-6:])}, each new"
         ),
-        Proof(f"LLEN {queue.key('wait')} (and prioritized)", many(last.ready, "job")),
-        level=None if last.ready or orphans > 0 else Level.WARNING,
+        Proof(f"LLEN {queue.key('wait')} (and prioritized)", many(queue.last.ready, "job")),
+        # One that stays does the work meanwhile.
+        level=Level.WARNING if any(row.cmd in states.WAITS for row in stays) else None,
     )
 
 

@@ -93,7 +93,7 @@ def producer_without_marker(queue: QueueLook) -> Iterator[Verdict]:
         if prompt and len(late) <= prompt and unmarked is None:
             return
         sure = Certainty.CERTAIN if late or unmarked else Certainty.PROBABLE
-        text = f"The producer is {last.meta['version'].replace(':', ' ')}, which wakes no workers"
+        text = f"The producer is {last.meta['version'].replace(':', ' ')}, which wakes no worker"
     elif unmarked is not None and not prompt and (major is None or len(late) > 1):
         sure = Certainty.PROBABLE
         text = "Jobs are added without a marker, as Bull and BullMQ up to 4 do"
@@ -113,7 +113,7 @@ def producer_without_marker(queue: QueueLook) -> Iterator[Verdict]:
         )
     proofs.append(Proof("CLIENT LIST", f"flags=b cmd=bzpopmin: {some(waiting)}"))
     yield WITHOUT_MARKER.verdict(
-        f"{text}: those of BullMQ 5 and later find its jobs up to 5 s late.",
+        f"{text}: workers of BullMQ 5 and later find the jobs up to 5 s late.",
         *proofs,
         certainty=sure,
     )
