@@ -155,7 +155,8 @@ async def test_what_is_not_allowed_is_named(
     own_server: EmbeddedServer, denied: str, name: str
 ) -> None:
     async with Queue("q", redis=own_server.url) as queue:
-        await queue.add("x", delay=600)
+        job = await queue.add("x", delay=600)
+        assert await queue.backend.remove(job.id, False) == 1
         rules = [*RULES.split(), denied]
         await queue.client.execute_command("ACL", "SETUSER", "ops", "on", ">pw", *rules)
     url = own_server.url.replace("redis://", "redis://ops:pw@")
