@@ -237,7 +237,8 @@ class Worker(Registration, Steering, UpstreamWorker):
         finally:
             self.running = False
             try:
-                await heartbeat.stop(*self._last_words(failure or self._crash))
+                crash = failure or self._crash
+                await heartbeat.stop(*self._last_words(crash), is_crash=crash is not None)
             finally:
                 await self._finish()
         if self._crash is not None:

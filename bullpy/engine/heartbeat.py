@@ -29,8 +29,8 @@ FIRST = 2.0
 GOODBYE = 0.5
 """Seconds that the last words may take: a Redis that does not answer holds no process."""
 
-CONNECTING = 2.0
-"""Seconds that they may take where a worker could not start, and may not be connected yet."""
+CONNECTING = 1.0
+"""Seconds that they may take where a worker crashed before it was connected."""
 
 SHOWN_JOBS = 20
 """Running jobs that a record names."""
@@ -91,12 +91,13 @@ class Heartbeat:
         """Write the record now: what it says has changed."""
         self._news.set()
 
-    async def stop(self, reason: str, code: int | None) -> None:
-        """End, and leave behind how the worker ended. Takes two seconds at the very most.
+    async def stop(self, reason: str, code: int | None, *, is_crash: bool) -> None:
+        """End, and leave behind how the worker ended. Takes a second at the very most.
 
         Args:
             reason: In words.
             code: The exit code of the process; None where that is not known.
+            is_crash: Whether nobody asked it to end; it may not be connected yet then.
         """
         task, self._task = self._task, None
         if task is None:
@@ -106,10 +107,11 @@ class Heartbeat:
         shared = self._backend.shared
         pipeliner = shared.pipeliner
         was_ready = self.engine is not None and self.engine.is_ready
-        if not self._is_allowed or (was_ready and not pipeliner.is_connected):
+        connects = is_crash and not was_ready and pipeliner.last_error is None
+        if not self._is_allowed or not (pipeliner.is_connected or connects):
             return
         try:
-            async with asyncio.timeout(GOODBYE if pipeliner.is_connected else CONNECTING):
+            async with asyncio.timeout(CONNECTING if connects else GOODBYE):
                 await pipeliner.ready()
                 await self._entry.write(shared, self._record(self._goodbye(reason, code)))
         except (errors.RedisError, TimeoutError) as error:
