@@ -1,8 +1,9 @@
 """bullpy's own Lua scripts, for what BullMQ's do not do.
 
-They touch fields named `bullpy:*` alone, and only while the job's lock carries the caller's token,
-so that a worker that has lost a job changes nothing of it any more. `RETAKE` is the exception: it
-locks a job again that nobody has.
+Those that change a job touch fields named `bullpy:*` alone, and only while the job's lock carries
+the caller's token, so that a worker that has lost a job changes nothing of it any more. `RETAKE` is
+the exception: it locks a job again that nobody has. What looks at or repairs a whole queue brings
+its own script to `run_on_queue`.
 """
 
 from __future__ import annotations
@@ -61,6 +62,26 @@ class OwnScript:
             raise classify(reply, shared.settings) from reply
         backend.scripts.check(reply, job_id, self.name)
         return int(reply)
+
+
+async def run_on_queue(backend: Backend, source: bytes, *args: str | bytes | float) -> Any:
+    """Run a script of bullpy's own; again after a lost reply, as each does its work once.
+
+    Its only key is the queue's `meta`, all others are made of it: they are on one node.
+
+    Raises:
+        errors.RedisError: Redis could not be asked, or refused.
+    """
+    shared = backend.shared
+    sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
+    call = (1, backend.keys["meta"], *args)
+    try:
+        reply = await run_script(shared.pipeliner, sha, source, call)
+    except errors.ReplyLostError:
+        reply = await run_script(shared.pipeliner, sha, source, call)
+    if isinstance(reply, Exception):
+        raise classify(reply, shared.settings) from reply
+    return reply
 
 
 COUNT_DEATH = OwnScript(

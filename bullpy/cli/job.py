@@ -1,4 +1,4 @@
-"""`bullpy job`: steer one job."""
+"""`bullpy job`: look at one job, and steer it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from bullpy.cli import life
 from bullpy.cli.asking import agree
 from bullpy.cli.opening import LOOK_FOR, opened
 
@@ -18,12 +19,18 @@ CANCELLED = "The job was cancelled"
 ENDS = ("completed", "failed", "delayed", "waiting", "waiting-children", "stalled")
 """Events that end a job's run."""
 
-app = typer.Typer(no_args_is_help=True, help="Steer one job.", rich_markup_mode=None)
+app = typer.Typer(
+    no_args_is_help=True, help="Look at one job, and steer it.", rich_markup_mode=None
+)
 
 
 @app.callback()
 def job() -> None:
-    """Steer one job."""
+    """Look at one job, and steer it."""
+
+
+app.command()(life.show)
+app.command()(life.follow)
 
 
 @app.command()

@@ -288,7 +288,7 @@ def _again() -> str:
 
 
 def _told(entry: LogEntry) -> list[str]:
-    from bullpy.repairs.common import moment, printable
+    from bullpy.terminal import moment, printable
 
     took = "" if entry.ended is None else f" after {(entry.ended - entry.started) / 1000:.1f} s"
     who = printable(entry.who, 200)

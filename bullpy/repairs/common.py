@@ -2,22 +2,14 @@
 
 from __future__ import annotations
 
-import hashlib
 from abc import ABC, abstractmethod
 from collections.abc import Iterator, Sequence
 from dataclasses import asdict, dataclass
-from datetime import UTC, datetime
 from typing import Any, ClassVar, TypeVar
 
-from bullpy import errors
-from bullpy.backend import Backend
-from bullpy.connection.client import run_script
-from bullpy.connection.probe import classify
+from bullpy.terminal import printable
 
 T = TypeVar("T")
-
-LATEST = 253_402_300_799_000
-"""The end of the year 9999 in ms since 1970: later moments are slips."""
 
 CHUNK = 100
 """Jobs that one script changes at most."""
@@ -94,39 +86,3 @@ def some(ids: Sequence[str]) -> str:
     """The first of the ids for a sentence; what could upset a terminal is escaped."""
     more = f", and {len(ids) - SHOWN} more" if len(ids) > SHOWN else ""
     return ", ".join(printable(job_id, 100) for job_id in ids[:SHOWN]) + more
-
-
-def printable(value: str, limit: int) -> str:
-    """Text on one line, without control characters, cut after that many characters."""
-    cut = value if len(value) <= limit else value[: limit - 3] + "..."
-    escaped = (
-        char if char.isprintable() else char.encode("unicode_escape", "backslashreplace").decode()
-        for char in cut
-    )
-    return "".join(escaped)
-
-
-def moment(milliseconds: float) -> str:
-    """A moment, in ms since 1970, for people: `2026-11-25 03:04:05.678Z`."""
-    seconds, rest = divmod(max(0, min(int(milliseconds), LATEST)), 1000)
-    return f"{datetime.fromtimestamp(seconds, UTC):%Y-%m-%d %H:%M:%S}.{rest:03}Z"
-
-
-async def run(backend: Backend, source: bytes, *args: str | bytes | float) -> Any:
-    """Run a script of bullpy's own; again after a lost reply, as each does its work once.
-
-    Its only key is the queue's `meta`, all others are made of it: they are on one node.
-
-    Raises:
-        errors.RedisError: Redis could not be asked, or refused.
-    """
-    shared = backend.shared
-    sha = hashlib.sha1(source, usedforsecurity=False).hexdigest().encode()
-    call = (1, backend.keys["meta"], *args)
-    try:
-        reply = await run_script(shared.pipeliner, sha, source, call)
-    except errors.ReplyLostError:
-        reply = await run_script(shared.pipeliner, sha, source, call)
-    if isinstance(reply, Exception):
-        raise classify(reply, shared.settings) from reply
-    return reply

@@ -8,10 +8,12 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from bullpy import codec, errors
+from bullpy.ownscripts import run_on_queue
 from bullpy.redaction import redact
 from bullpy.repairs import journal
-from bullpy.repairs.common import LATEST, Report, chunks, moment, printable, run, some, text
+from bullpy.repairs.common import Report, chunks, some, text
 from bullpy.repairs.reasons import LENGTH, FailureGroup, code_of, normalised
+from bullpy.terminal import LATEST, moment, printable
 
 if TYPE_CHECKING:
     from bullpy.backend import Backend
@@ -165,7 +167,7 @@ async def _groups(backend: Backend, report: RetryReport, reason: str | None) -> 
     seen: set[bytes] = set()
     wanted = None if reason is None else reason.casefold()
     while report.checked < LOOKED_AT:
-        total, jobs = await run(backend, _REASONS, report.checked, PAGE, LENGTH * 2)
+        total, jobs = await run_on_queue(backend, _REASONS, report.checked, PAGE, LENGTH * 2)
         report.failed = int(total)
         triples = cast("list[bytes]", jobs)
         report.checked += len(triples) // 3

@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from bullpy.ownscripts import run_on_queue
 from bullpy.repairs import journal
-from bullpy.repairs.common import Report, run
+from bullpy.repairs.common import Report
 
 if TYPE_CHECKING:
     from bullpy.backend import Backend
@@ -104,7 +105,7 @@ async def _look(
     called = SENSIBLE if longer_than is None else longer_than
     counted = "" if longer_than is None else round(longer_than * 1000)
     args = ("1" if remove else "", round(called * 1000), counted)
-    found: list[Any] = await run(backend, _LIMITER, *args)
+    found: list[Any] = await run_on_queue(backend, _LIMITER, *args)
     exists, why, value, ttl, maximum, duration = found
     report.exists = bool(exists)
     report.why = why.decode()

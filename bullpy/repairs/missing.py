@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, ClassVar, cast
 
+from bullpy.ownscripts import run_on_queue
 from bullpy.repairs import journal
-from bullpy.repairs.common import PAGE, Report, run, some, text
+from bullpy.repairs.common import PAGE, Report, some, text
 
 if TYPE_CHECKING:
     from bullpy.backend import Backend
@@ -97,10 +98,10 @@ async def _through(backend: Backend, name: str, report: IdsReport, entry: journa
     cursor = b"0"
     while True:
         # A page is looked at first, as the log is written before something is dropped.
-        page = await run(backend, _PAGE, "1", name, kind, cursor, PAGE)
+        page = await run_on_queue(backend, _PAGE, "1", name, kind, cursor, PAGE)
         if not report.dry_run and cast("list[bytes]", page[2]):
             await entry.begin()
-            page = await run(backend, _PAGE, "", name, kind, cursor, PAGE)
+            page = await run_on_queue(backend, _PAGE, "", name, kind, cursor, PAGE)
         cursor, checked, missing, held = page
         report.checked += int(checked)
         # A page may show again what the one before showed, when jobs were added in between.

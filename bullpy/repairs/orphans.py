@@ -9,9 +9,10 @@ from typing import TYPE_CHECKING, Any, ClassVar, cast
 
 from bullpy.backend import Backend
 from bullpy.dialect import LISTS
+from bullpy.ownscripts import run_on_queue
 from bullpy.placing import PLACE
 from bullpy.repairs import journal
-from bullpy.repairs.common import Report, chunk_for, chunks, run, some, text
+from bullpy.repairs.common import Report, chunk_for, chunks, some, text
 
 if TYPE_CHECKING:
     from bullpy.queue import Queue
@@ -120,13 +121,13 @@ async def requeue_orphans(queue: Queue, *, dry_run: bool = True) -> RepairReport
 
 async def _merge(backend: Backend, report: RepairReport, entry: journal.Entry) -> None:
     """Bring the jobs of `wait` and `paused` together where they are read."""
-    unread = int(await run(backend, _MERGE, "1"))
+    unread = int(await run_on_queue(backend, _MERGE, "1"))
     if report.dry_run:
         report.merged = unread
         return
     while unread:
         await entry.begin()
-        unread = int(await run(backend, _MERGE, ""))
+        unread = int(await run_on_queue(backend, _MERGE, ""))
         report.merged += unread
 
 
@@ -147,7 +148,7 @@ async def _suspects(backend: Backend, listed: set[bytes], report: RepairReport) 
         report.checked += len(ids)
         unlisted = [job_id for job_id in ids if job_id not in listed]
         for chunk in chunks(unlisted):
-            lost = cast("list[Any]", await run(backend, _SUSPECTS, *chunk))
+            lost = cast("list[Any]", await run_on_queue(backend, _SUSPECTS, *chunk))
             suspects.update(
                 (created, len(job_id), job_id)
                 for job_id, created in zip(lost[::2], lost[1::2], strict=True)
@@ -172,7 +173,7 @@ async def _jobs(backend: Backend) -> AsyncIterator[list[bytes]]:
 
 
 async def _restore(backend: Backend, ids: list[bytes], report: RepairReport) -> None:
-    places = await run(backend, _RESTORE, "1" if report.dry_run else "", *ids)
+    places = await run_on_queue(backend, _RESTORE, "1" if report.dry_run else "", *ids)
     found = {
         b"waiting": report.waiting,
         b"prioritized": report.prioritized,

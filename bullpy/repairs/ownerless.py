@@ -9,8 +9,9 @@ from typing import TYPE_CHECKING, ClassVar, NamedTuple, cast
 
 from bullpy import errors
 from bullpy.dialect import LISTS
+from bullpy.ownscripts import run_on_queue
 from bullpy.repairs import journal
-from bullpy.repairs.common import PAGE, Report, chunk_for, chunks, run, some, text
+from bullpy.repairs.common import PAGE, Report, chunk_for, chunks, some, text
 from bullpy.repairs.missing import WITHOUT_DATA
 
 if TYPE_CHECKING:
@@ -137,7 +138,7 @@ async def _ownerless(backend: Backend, report: ActiveReport) -> dict[_Run, None]
     found: dict[_Run, None] = {}
     start = report.active = 0
     while True:
-        looked, jobs, empty = await run(backend, _LOOK, start, PAGE)
+        looked, jobs, empty = await run_on_queue(backend, _LOOK, start, PAGE)
         report.active += int(looked)
         texts = cast("list[bytes]", jobs)
         for three in zip(texts[::3], texts[1::3], texts[2::3], strict=True):
@@ -153,7 +154,7 @@ async def _recover(
 ) -> None:
     args = [part for each in runs for part in each]
     dry = "1" if report.dry_run else ""
-    outcomes = await run(backend, _RECOVER, dry, max_stalled_count, *args)
+    outcomes = await run_on_queue(backend, _RECOVER, dry, max_stalled_count, *args)
     for each, outcome in zip(runs, outcomes, strict=True):
         if outcome == b"waiting":
             report.waiting.append(text(each.job_id))

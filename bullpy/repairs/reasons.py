@@ -9,7 +9,7 @@ from dataclasses import asdict, dataclass, field
 from typing import Any
 
 from bullpy.redaction import redact
-from bullpy.repairs.common import printable
+from bullpy.terminal import printable
 
 LENGTH = 300
 """Characters of a reason that are looked at."""

@@ -219,3 +219,58 @@ def test_a_server_that_is_down_is_one_clear_error() -> None:
     done = bullpy("job", "cancel", "1", *where, timeout=8)
     assert done.returncode == 1
     assert done.stderr.startswith("error: Nothing listens at redis://127.0.0.1:1")
+
+
+async def look(queue: Queue, command: str, *arguments: str) -> subprocess.CompletedProcess[str]:
+    url = queue.redisConnection.settings.masked_url
+    where = ("--queue", queue.name, "--redis", url)
+    return await asyncio.to_thread(bullpy, "job", command, *arguments, *where)
+
+
+async def test_a_running_job_is_shown_with_its_worker_and_without_its_data(
+    running: Process, queue: Queue
+) -> None:
+    job = await begun(queue, running, "hold", data={"card": "4111"})
+    done = await look(queue, "show", job.id, "--timeline")
+    assert (done.returncode, done.stderr) == (0, "")
+    assert done.stdout.startswith(f"job {job.id} of queue {queue.name}: active\n")
+    assert " lock " in done.stdout
+    assert " active on " in done.stdout
+    assert "4111" not in done.stdout
+    found = json.loads((await look(queue, "show", job.id, "--data", "--json")).stdout)
+    assert found["data"]["data"] == {"card": "4111"}
+    assert found["lock_for"] > 0
+    assert "steps" not in found
+
+
+async def test_a_job_is_followed_until_it_fails_and_another_until_the_timeout(
+    running: Process, queue: Queue
+) -> None:
+    job = await queue.add("hold")
+    following = asyncio.create_task(look(queue, "follow", job.id, "--json", "--timeout", "20"))
+    other = await look(queue, "follow", job.id, "--timeout", "0.5")
+    assert other.returncode == 124
+    assert other.stdout.endswith("the job has not finished after 0.5 s\n")
+    assert " active on " in other.stdout
+    await queue.cancel(job.id, "enough")
+    done = await following
+    assert done.returncode == 1, done.stderr
+    *steps, end = map(json.loads, done.stdout.splitlines())
+    assert [step["step"] for step in steps][:3] == ["created", "waiting", "active"]
+    assert (end["outcome"], end["failedReason"]) == ("failed", "The job was cancelled: enough.")
+
+
+async def test_a_job_that_completes_ends_the_command_with_0(running: Process, queue: Queue) -> None:
+    job = await begun(queue, running, "deaf", data=0.2)
+    done = await look(queue, "follow", job.id)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.splitlines()[-1] == "the job has completed"
+    assert "whole" not in done.stdout
+
+
+@pytest.mark.parametrize("command", ["show", "follow"])
+async def test_a_job_that_never_was_is_one_clear_error(queue: Queue, command: str) -> None:
+    done = await look(queue, command, "17", "--json")
+    assert done.returncode == 1
+    assert done.stderr.startswith("error: There is no job 17 in queue")
+    assert json.loads(done.stdout)["error"]["code"] == "job-not-found"
