@@ -58,16 +58,6 @@ PARAMETERS = Cause(
     silences=frozenset(["no-worker"]),
 )
 
-COMMAND_TIMEOUT = Cause(
-    "command-timeout-below-block",
-    11,
-    Level.BLOCKED,
-    title="The client of a worker ends commands sooner than its wait",
-    symptom="The worker is online, and never takes a job.",
-    why="commandTimeout of ioredis is shorter than the time that a worker waits in one command.",
-    fix="Leave commandTimeout out for workers and QueueEvents, or give 15000 or more.",
-)
-
 _LOCAL = re.compile(r"(?:localhost|127(?:\.\d{1,3}){3}|::1|0\.0\.0\.0)\.?", re.IGNORECASE)
 
 _REDIS_PY = frozenset(

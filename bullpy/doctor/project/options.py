@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
-from bullpy.doctor.checks.urls import COMMAND_TIMEOUT
+from bullpy.doctor.checks.stuck import COMMAND_TIMEOUT
 from bullpy.doctor.project import causes
 from bullpy.doctor.project.connections import (
     BLOCKING,
