@@ -1,6 +1,6 @@
 """The checks, each with the causes that it can name; importing this package declares all."""
 
-from bullpy.doctor.checks import absence, access, places, reconnects, sharing, stuck, versions
+from bullpy.doctor.checks import absence, access, places, reconnects, sharing, stuck, urls, versions
 from bullpy.doctor.verdicts import CHECKS
 
 __all__ = [
@@ -11,5 +11,6 @@ __all__ = [
     "reconnects",
     "sharing",
     "stuck",
+    "urls",
     "versions",
 ]
