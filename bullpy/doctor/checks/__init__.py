@@ -1,15 +1,29 @@
 """The checks, each with the causes that it can name; importing this package declares all."""
 
-from bullpy.doctor.checks import absence, access, places, reconnects, sharing, stuck, versions
+from bullpy.doctor.checks import (
+    absence,
+    access,
+    limits,
+    pauses,
+    places,
+    reconnects,
+    sharing,
+    stuck,
+    versions,
+    waiting,
+)
 from bullpy.doctor.verdicts import CHECKS
 
 __all__ = [
     "CHECKS",
     "absence",
     "access",
+    "limits",
+    "pauses",
     "places",
     "reconnects",
     "sharing",
     "stuck",
     "versions",
+    "waiting",
 ]
