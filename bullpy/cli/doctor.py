@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
@@ -42,6 +43,12 @@ def doctor(
         str | None,
         typer.Option(metavar="URL", help="Where the other side tells which queue it uses."),
     ] = None,
+    project: Annotated[
+        Path | None,
+        typer.Option(
+            metavar="FOLDER", help="Check the files of a project; alone, Redis is not asked."
+        ),
+    ] = None,
     as_json: Annotated[
         bool, typer.Option("--json", help="One JSON object; with --watch one per line.")
     ] = False,
@@ -59,12 +66,19 @@ def doctor(
     from bullpy.settings import WorkerSettings
 
     logs.configure("error", "console")
+    if project is not None and not (queue or redis or probe or probe_queue or peer or watch):
+        from bullpy.doctor import check_project
+
+        checked = check_project(project)
+        _tell(checked, as_json)
+        raise typer.Exit(checked.exit_code)
     asked: dict[str, Any] = {
         "redis": redis,
         "prefix": prefix or WorkerSettings().prefix,
         "interval": interval,
         "probe": probe_queue or probe,
         "peer": peer,
+        "project": project,
         "source": "--redis",
     }
     found: list[int] = []

@@ -8,7 +8,7 @@ print(diagnosis.level.word, [verdict.code for verdict in diagnosis.verdicts])
 
 from __future__ import annotations
 
-from bullpy.doctor.diagnose import Diagnosis, diagnose
+from bullpy.doctor.diagnose import Diagnosis, check_project, diagnose
 from bullpy.doctor.verdicts import CHECKS, Cause, Certainty, Level, Proof, Verdict
 
 __all__ = [
@@ -19,5 +19,6 @@ __all__ = [
     "Level",
     "Proof",
     "Verdict",
+    "check_project",
     "diagnose",
 ]

@@ -6,6 +6,7 @@ import asyncio
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
+from pathlib import Path
 from typing import Any
 
 from bullpy import errors
@@ -16,6 +17,7 @@ from bullpy.connection.probe import ProbeReport, Step
 from bullpy.doctor import checks, elsewhere, origins, probing, reaching, reading
 from bullpy.doctor.look import Look, QueueLook
 from bullpy.doctor.peer import compare_with_peer
+from bullpy.doctor.project import ProjectReport, inspect
 from bullpy.doctor.verdicts import CHECKS, Level, Verdict, level_of, ordered
 from bullpy.settings import RedisSettings
 
@@ -46,6 +48,7 @@ class Diagnosis:
         settings: The connection's settings, with what each comes from.
         look: All that was seen; None where Redis could not be reached.
         forbidden: What the ACL or the provider does not allow, by command.
+        project: What was found in the project's folder; None without one.
         commands: Commands that were sent to Redis.
         seconds: How long it took.
     """
@@ -56,6 +59,7 @@ class Diagnosis:
     settings: list[origins.Origin] = field(default_factory=list[origins.Origin])
     look: Look | None = None
     forbidden: dict[str, str] = field(default_factory=dict[str, str])
+    project: ProjectReport | None = None
     commands: int = 0
     seconds: float = 0.0
 
@@ -91,6 +95,7 @@ class Diagnosis:
                 for step in self.steps
             ],
             "forbidden": self.forbidden,
+            "project": None if self.project is None else self.project.files_as_dict(),
             "commands": self.commands,
             "seconds": round(self.seconds, 2),
         }
@@ -105,6 +110,7 @@ async def diagnose(
     watch: float = 0.0,
     probe: bool | str = False,
     peer: str | None = None,
+    project: Path | str | None = None,
     source: str = "argument",
 ) -> Diagnosis:
     """Find out why queues are not consumed. Changes nothing, unless asked for a probe.
@@ -118,6 +124,7 @@ async def diagnose(
             what comes and goes slowly is seen then.
         probe: True runs a harmless job through a queue of the probe's own and removes both; the
             name of a queue adds the job there, and sees whether a worker takes it.
+        project: A folder whose files are checked as well; see `bullpy.doctor.project`.
         peer: URL of the other side, which tells which queue it uses; see `bullpy.doctor.peer`.
         source: What to call `redis` in the report.
 
@@ -125,8 +132,9 @@ async def diagnose(
         The diagnosis; it never raises because of what Redis does.
 
     Raises:
-        errors.ConfigurationError: The name of a queue is wrong.
+        errors.ConfigurationError: The name of a queue is wrong, or the project is no folder.
     """
+    files = None if project is None else await asyncio.to_thread(inspect, Path(project))
     for name in (*queues, *([probe] if isinstance(probe, str) else ())):
         check_queue_name(name)
     started = time.monotonic()
@@ -146,8 +154,24 @@ async def diagnose(
             if peer is not None and identity is not None:
                 more.append(await compare_with_peer(peer, identity, prefix, diagnosis.queues))
             diagnosis.verdicts = ordered([*diagnosis.verdicts, *more])
+    if files is not None:
+        diagnosis.project = files
+        diagnosis.verdicts = ordered([*diagnosis.verdicts, *files.verdicts])
     diagnosis.seconds = time.monotonic() - started
     return diagnosis
+
+
+def check_project(folder: Path | str) -> Diagnosis:
+    """The diagnosis of a project's files alone: Redis is not asked.
+
+    Raises:
+        errors.ConfigurationError: It is no folder.
+    """
+    started = time.monotonic()
+    files = inspect(Path(folder))
+    return Diagnosis(
+        verdicts=list(files.verdicts), project=files, seconds=time.monotonic() - started
+    )
 
 
 def _of_queue(queue: QueueLook) -> Iterator[Verdict]:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 
 from bullpy.doctor.diagnose import Diagnosis
 from bullpy.doctor.look import NO_KEY, QueueLook
+from bullpy.doctor.project import ProjectReport
 from bullpy.doctor.verdicts import Level, lines_of
 
 _WITHOUT = {
@@ -27,6 +28,8 @@ def lines(diagnosis: Diagnosis) -> Iterator[str]:
             yield "queues     none was found under this prefix; name one with --queue"
     for command, reason in diagnosis.forbidden.items():
         yield f"not known  {_WITHOUT[command]}: {command} is not allowed ({reason})"
+    if diagnosis.project is not None:
+        yield from _project(diagnosis.project)
     for verdict in diagnosis.verdicts:
         yield ""
         yield from lines_of(verdict)
@@ -55,6 +58,12 @@ def _queue(queue: QueueLook) -> str:
         workers = "a worker is alive" if alive else "no sign of a worker"
     added = "no job was ever added" if last.added is None else f"{last.added} added"
     return f"queue      {queue.name}: {added}; {counts or 'no jobs'}; {workers}"
+
+
+def _project(project: ProjectReport) -> Iterator[str]:
+    yield f"project    {project.folder}: {len(project.read)} files read"
+    for skipped in project.skipped:
+        yield f"not read   {skipped.path}: {skipped.reason}"
 
 
 def _summary(diagnosis: Diagnosis) -> str:

@@ -50,14 +50,19 @@ class ProjectReport:
         """The worst of them; OK without any."""
         return level_of(self.verdicts)
 
-    def as_dict(self) -> dict[str, Any]:
-        """For JSON."""
+    def files_as_dict(self) -> dict[str, Any]:
+        """Which files the verdicts rest on, for JSON."""
         return {
             "folder": str(self.folder),
-            "level": self.level.word,
-            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
             "read": list(self.read),
             "skipped": [{"path": each.path, "reason": each.reason} for each in self.skipped],
+        }
+
+    def as_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return self.files_as_dict() | {
+            "level": self.level.word,
+            "verdicts": [verdict.as_dict() for verdict in self.verdicts],
         }
 
 
