@@ -373,7 +373,7 @@ for _, entry in ipairs(list('XREVRANGE', base .. 'events', '+', '-', 'COUNT', ev
         local id = by_name.deduplicationId or by_name.debounceId
         if id then
             deduplicated[#deduplicated + 1] = id
-            deduplicated[#deduplicated + 2] = ask('PTTL', base .. 'de:' .. id) or -2
+            deduplicated[#deduplicated + 1] = ask('PTTL', base .. 'de:' .. id) or -2
         end
     end
 end

@@ -10,7 +10,7 @@ import pytest
 from bullpy import EmbeddedServer, Queue, errors
 from bullpy.connection.asking import Asker
 from bullpy.doctor import diagnose, elsewhere, reading, report
-from bullpy.doctor.look import NO_KEY, Look, QueueLook
+from bullpy.doctor.look import NO_KEY, NO_TTL, Look, QueueLook
 from bullpy.settings import RedisSettings
 
 BRIEF = 0.6
@@ -56,6 +56,15 @@ async def test_sample_tells_what_is_there(queue: Queue, start_worker: Any, asker
     assert newest is not None
     assert newest.job_id == "own"
     assert sample.stalled_check_ttl == NO_KEY
+
+
+async def test_sample_tells_how_long_deduplication_lasts(queue: Queue, asker: Asker) -> None:
+    for _ in range(2):
+        await queue.add("a", {}, deduplication={"id": "short", "ttl": 60_000})
+        await queue.add("a", {}, deduplication={"id": "long"})
+    sample = await reading.read_queue(asker, "bull", queue.name)
+    assert 0 < sample.deduplicated["short"] <= 60_000
+    assert sample.deduplicated["long"] == NO_TTL
 
 
 async def test_active_job_shows_its_lock_and_never_its_data(
