@@ -43,6 +43,7 @@ MOST = 1000
 READ = 300
 """Records that are read of each queue, those of live processes first."""
 
+_OWN = re.compile(r"bullpy:.+:(?:proc:[0-9a-f]+|procs|queues)", re.DOTALL)
 _TAGGED = re.compile(r"\{[^}]+\}")
 
 
@@ -312,6 +313,11 @@ def index_of(prefix: str, queue: str) -> str:
 def queues_of(prefix: str) -> str:
     """The key of the list of queues."""
     return f"bullpy:{prefix}:queues"
+
+
+def is_own(key: str) -> bool:
+    """Whether a key is one of the registry: a worker that may not write it lacks nothing."""
+    return _OWN.fullmatch(key) is not None
 
 
 async def read(asker: Asker, places: Iterable[tuple[str, str]]) -> Registry:

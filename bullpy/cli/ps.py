@@ -142,6 +142,8 @@ async def _look(names: Sequence[str], url: str | None, given: str | None) -> _Se
 
 
 def _lines(queue: str, found: Sequence[Process], everything: bool) -> list[str]:
+    from bullpy.doctor.wording import many
+
     workers = [each for each in found if each.role == "worker"]
     serving = sum(each.is_alive for each in workers)
     left = [each for each in workers if not each.is_alive]
@@ -149,11 +151,11 @@ def _lines(queue: str, found: Sequence[Process], everything: bool) -> list[str]:
     shown = [each for each in found if each.is_alive or everything]
     if not serving and not everything:
         shown += left[:SHOWN_GONE]
-    head = f"{queue}: {serving} worker{'' if serving == 1 else 's'}"
+    head = f"{queue}: {many(serving, 'worker')}"
     for role, word in (("producer", "producer"), ("events", "listener")):
         count = sum(each.role == role for each in shown if each.is_alive)
         if count:
-            head += f", {count} {word}{'' if count == 1 else 's'}"
+            head += f", {many(count, word)}"
     if left:
         hidden = "" if all(each in shown for each in left) else " (--all shows them)"
         head += f"; {len(left)} gone within the last hour{hidden}"
@@ -176,7 +178,7 @@ _HEAD = ("ROLE", "LANG", "STATE", "NAME", "HOST", "PID", "AGE", "VERSION", "JOBS
 
 
 def _row(process: Process) -> tuple[str, ...]:
-    from bullpy.doctor.processes import span
+    from bullpy.doctor.wording import span
 
     more = len(process.jobs) - SHOWN_JOBS
     jobs = " ".join(process.jobs[:SHOWN_JOBS]) + (f" and {more} more" if more > 0 else "")

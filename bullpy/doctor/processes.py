@@ -8,6 +8,7 @@ from typing import Any
 
 from bullpy.doctor.clients import Client, Listener
 from bullpy.doctor.redact import redact
+from bullpy.doctor.wording import span
 from bullpy.limits import shown_bytes
 from bullpy.registry import Record, Registry
 from bullpy.worker_options import printable
@@ -127,14 +128,6 @@ def queues_of(clients: Iterable[Client], prefix: str, known: Iterable[str]) -> l
             # In base64, if it can be read so: that is what Node and bullpy write.
             names.add(readings[0].queue)
     return sorted(names)
-
-
-def span(seconds: float) -> str:
-    """A duration in words: `40 s`, `5 min`, `3 h`, `2 d`."""
-    for unit, size, most in (("s", 1, 120), ("min", 60, 120), ("h", 3600, 48)):
-        if seconds < most * size:
-            return f"{seconds / size:.0f} {unit}"
-    return f"{seconds / 86400:.0f} d"
 
 
 # -- bullpy's own ------------------------------------------------------------------------------

@@ -132,7 +132,7 @@ def test_worker_that_leaves_is_told_with_its_reason(redis: EmbeddedServer, folde
         assert left.stop(signal.SIGTERM) == 0
     text = ps(redis, "--queue", "audio")
     assert text.startswith("audio: 0 workers; 1 gone within the last hour\n")
-    assert re.search(r"left \d s ago: SIGTERM \(exit code 0\)", text)
+    assert re.search(r"left [\d.]+ s ago: SIGTERM \(exit code 0\)", text)
 
 
 def test_killed_worker_is_gone_without_goodbye(redis: EmbeddedServer, folder: Path) -> None:
@@ -149,7 +149,7 @@ def test_frozen_worker_is_told_while_it_is_connected(redis: EmbeddedServer, fold
         frozen.wait_for("ready: queue audio")
         until(lambda: listed(redis))
         frozen.send(signal.SIGSTOP)
-        until(lambda: re.search(r"frozen \d s", ps(redis)))
+        until(lambda: re.search(r"frozen [\d.]+ s", ps(redis)))
         frozen.send(signal.SIGCONT)
         until(lambda: "waiting" in ps(redis))
 

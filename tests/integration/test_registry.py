@@ -14,6 +14,7 @@ from support.node import eventually
 
 from bullpy import EmbeddedServer, Queue, Worker, WorkerSettings, errors, registry
 from bullpy.connection.asking import Asker
+from bullpy.doctor import diagnose
 from bullpy.registry import Record, Registry
 from bullpy.settings import RedisSettings
 
@@ -278,6 +279,8 @@ async def test_user_without_the_keys_works_on_and_is_refused_once(
         async with Queue("q", redis=url) as producer:
             await producer.add("x", 2)
             await producer.add("x", 3)
+        found = await diagnose(["q"], redis=own_server.url, interval=0.3)
+        assert "acl-denied" not in [verdict.code for verdict in found.verdicts]
         await worker.close()
         await running
         assert await refusals() <= 2
@@ -356,6 +359,13 @@ async def test_producer_writes_no_more_than_once_per_heartbeat(own_server: Embed
             await queue.add("more")
         stats = await queue.client.info("commandstats")
         assert stats["cmdstat_set"]["calls"] == before
+
+
+def test_keys_of_the_registry_are_known_as_such() -> None:
+    assert registry.is_own(registry.key_of("{bull}", "q", "0a" * 16))
+    assert registry.is_own(registry.index_of("bull", "q"))
+    assert registry.is_own(registry.queues_of("bull"))
+    assert not registry.is_own("bullpy:q:wait")
 
 
 async def test_wrong_heartbeat_is_said(monkeypatch: pytest.MonkeyPatch) -> None:

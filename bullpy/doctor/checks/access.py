@@ -5,6 +5,7 @@ from __future__ import annotations
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
 
+from bullpy import registry
 from bullpy.doctor.clients import Client
 from bullpy.doctor.look import Look
 from bullpy.doctor.reading import CLIENT_NAME
@@ -171,7 +172,7 @@ def _recent(look: Look) -> list[_Entry]:
 def _matters(entry: _Entry) -> bool:
     if entry.reason == "command":
         return entry.subject.lower() not in _DISPENSABLE
-    return entry.reason in ("key", "channel")
+    return entry.reason in ("key", "channel") and not registry.is_own(entry.subject)
 
 
 def _rule(entry: _Entry) -> str:
