@@ -120,7 +120,11 @@ class Follower:
             return step
         key = self._queue.backend.toKey(self._job_id)
         fields = ("pb", "ats", "processedOn", "finishedOn")
-        worker, starts, began, ended = await self._queue.client.hmget(key, *fields)
+        try:
+            worker, starts, began, ended = await self._queue.client.hmget(key, *fields)
+        except errors.RedisError:
+            # An outage: the events come when it is over, and this step need not wait for more.
+            return step
         details = dict(step.details)
         if step.name == "active":
             details |= {"worker": worker} if worker else {}

@@ -110,7 +110,7 @@ async def _through(backend: Backend, name: str, report: IdsReport, entry: journa
         if fresh:
             report.dropped.setdefault(name, []).extend(map(text, fresh))
         report.held.extend(map(text, held))
-        if cursor == b"0":
+        if not cursor:
             return
 
 
@@ -118,7 +118,7 @@ _PAGE = (
     WITHOUT_DATA
     + """
 -- KEYS[1] the queue's `meta`; ARGV[1] '1' for a dry run, ARGV[2] the list or set, ARGV[3] which of
--- the two it is, ARGV[4] where to go on, ARGV[5] how many ids. Gives where to go on ('0' at the
+-- the two it is, ARGV[4] where to go on, ARGV[5] how many ids. Gives where to go on ('' at the
 -- end), how many ids were looked at, those without data, and of them those that a worker holds.
 local base, dry, name = string.sub(KEYS[1], 1, -5), ARGV[1] == '1', ARGV[2]
 local key, count = base .. name, tonumber(ARGV[5])
@@ -135,14 +135,14 @@ local function is_left_over(job)
     return true
 end
 
-local ids, following = {}, 0
+local ids, following = {}, ''
 if is_list then
     local first = tonumber(ARGV[4])
     ids = redis.call('LRANGE', key, first, first + count - 1)
     if #ids == count then following = first + count end
 else
     local reply = redis.call('ZSCAN', key, ARGV[4], 'COUNT', count)
-    following = reply[1]
+    if reply[1] ~= '0' then following = reply[1] end
     for index = 1, #reply[2], 2 do ids[#ids + 1] = reply[2][index] end
 end
 
@@ -166,7 +166,7 @@ if is_list then
         redis.call('LSET', key, first + place - 1, 'bullpy:dropped')
     end
     redis.call('LREM', key, #places, 'bullpy:dropped')
-    if following > 0 then following = following - #places end
+    if following ~= '' then following = following - #places end
 else
     for _, id in ipairs(missing) do redis.call('ZREM', key, id) end
 end

@@ -12,6 +12,7 @@ from redis.asyncio.cluster import RedisCluster
 from support.faults import eventually
 from support.ha import Cluster, Crew, Server
 from support.node import VERSIONS, Node, Peer
+from support.repairing import abandoned
 
 from bullpy import (
     Backoff,
@@ -23,6 +24,8 @@ from bullpy import (
     Worker,
     errors,
     registry,
+    repairs,
+    timeline,
 )
 from bullpy.connection.asking import Asker
 from bullpy.connection.probe import probe
@@ -396,6 +399,26 @@ async def _is_down(cluster: Cluster, dead: Server) -> bool:
 
 
 # -- the registry ------------------------------------------------------------------------------
+
+
+async def test_repairs_and_the_life_of_a_job_stay_in_the_slot_of_the_queue(queue: Queue) -> None:
+    job = await abandoned(queue)
+    await queue.client.lpush(queue.keys["wait"], "gone")
+    await queue.client.set(queue.keys["limiter"], "3")
+    await queue.pause()
+    done = [
+        await repairs.recover_active(queue, dry_run=False, apart=0),
+        await repairs.drop_ids(queue, dry_run=False),
+        await repairs.release_limiter(queue, dry_run=False),
+        await repairs.resume(queue, dry_run=False),
+    ]
+    assert [report.changes for report in done] == [1, 1, 1, 1]
+    assert (await repairs.requeue_orphans(queue, dry_run=False)).found_nothing
+    assert (await repairs.retry_failed(queue)).found_nothing
+    entries = await repairs.read_log(queue)
+    assert [entry.run for entry in entries] == [report.run for report in reversed(done)]
+    life = await timeline.read(queue, job.id)
+    assert [step.name for step in life.steps][-1] == "stalled"
 
 
 async def test_records_lie_in_the_slot_of_the_queue_and_node_has_the_same_fingerprint(

@@ -240,8 +240,10 @@ async def test_ids_are_dropped_from_long_lists_and_sets_page_by_page(queue: Queu
     ids = [job.id for job in jobs]
     client, keys = queue.client, queue.keys
     mixed = [part for n, job_id in enumerate(ids) for part in (job_id, f"gone-{n}", f"gone-{n}")]
+    # First more than a page of them alone.
+    alone = [f"gone-{n}" for n in range(1200)]
     await client.delete(keys["wait"])
-    await client.rpush(keys["wait"], *mixed)
+    await client.rpush(keys["wait"], *alone, *mixed)
     await client.zadd(keys["completed"], {f"gone-{n}": n for n in range(2500)})
     told = await repairs.drop_ids(queue)
     done = await repairs.drop_ids(queue, dry_run=False)
