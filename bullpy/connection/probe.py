@@ -195,10 +195,11 @@ class _Run:
         try:
             reply = await self.call("PING")
         except redis_errors.ResponseError as error:
-            if not str(error).startswith(("NOAUTH", "NOPERM")):
+            said = next((each for each in _ANSWERS if str(error).startswith(each)), None)
+            if said is None:
                 raise
-            self.wants_auth = str(error).startswith("NOAUTH")
-            return "Redis answers" + (", and wants a password" if self.wants_auth else "")
+            self.wants_auth = said == "NOAUTH"
+            return f"Redis answers{_ANSWERS[said]}"
         if reply != b"PONG":
             raise _NotRespError(reply)
         return "PONG"
@@ -282,6 +283,14 @@ class _Run:
         if self.writer is not None:
             self.writer.transport.abort()
 
+
+_ANSWERS = {
+    "NOAUTH": ", and wants a password",
+    "NOPERM": "",
+    # PING counts as a write to that check. All that is asked later is answered.
+    "MISCONF": ", and refuses writes: it cannot save to its disk",
+}
+"""Refusals of PING that say that all is well with the connection, and what is told of them."""
 
 _FAMILIES = {0: socket.AF_UNSPEC, 4: socket.AF_INET, 6: socket.AF_INET6}
 

@@ -94,7 +94,10 @@ def not_reached(report: ProbeReport) -> Verdict:
 
 def unreadable(queue: QueueLook) -> Verdict:
     """The verdict where a queue could not be read."""
-    return UNREADABLE.verdict(
+    # Workers have the same URL, as a rule, and so the same user.
+    is_denied = "forbids a command or key" in queue.refusal
+    cause = CHECKS.causes.get("acl-denied", UNREADABLE) if is_denied else UNREADABLE
+    return cause.verdict(
         f"Queue {queue.name} cannot be read: {queue.refusal}",
         Proof(f"EVAL ... {queue.key('meta')}", queue.refusal),
     )

@@ -1,4 +1,5 @@
 import asyncio
+import shutil
 import socket
 import ssl
 import subprocess
@@ -10,6 +11,7 @@ import pytest
 from redis import Redis
 from redis import exceptions as redis_errors
 from redis.asyncio import Redis as AsyncRedis
+from support.ha import Server, wait_until
 
 from bullpy import errors
 from bullpy.connection.embedded import EmbeddedServer
@@ -122,6 +124,24 @@ async def test_probe_changes_nothing_on_the_server(server: EmbeddedServer) -> No
     assert (await look(server.url)).ok
     with Redis.from_url(server.url) as client:
         assert client.dbsize() == 0
+
+
+async def test_server_that_cannot_save_answers_all_the_same() -> None:
+    disk = Server("--save", "3600 1")
+    try:
+        disk.start()
+        folder = disk.client.config_get("dir")["dir"]
+        disk.client.set("a", 1)
+        shutil.rmtree(folder)
+        disk.client.bgsave()
+        wait_until(lambda: disk.client.info()["rdb_last_bgsave_status"] == "err", 10)
+        with pytest.raises(redis_errors.ResponseError, match="MISCONF"):
+            disk.client.ping()
+        report = await look(f"redis://{disk.node}/0")
+    finally:
+        disk.stop()
+    assert report.ok, report
+    assert "refuses writes" in next(step for step in report.steps if step.name == "ping").detail
 
 
 async def test_unix_socket_passes() -> None:

@@ -1,6 +1,8 @@
 // A Node peer for the interop tests: real bullmq, driven over stdin and stdout.
 //
-//   node peer.mjs 5|6 <redis-url>
+//   node peer.mjs 3|4|5|6 <redis-url>
+//
+// Generations 3 and 4 are there for what old producers and workers do to queues.
 //
 // The URL may be bullpy's redis+cluster://host:port,host:port or
 // redis+sentinel://host:port,host:port/name, for which ioredis has options instead.
@@ -46,8 +48,8 @@ const WORKER_EVENTS = [
 const CLOSING_MS = 3_000;
 
 const [generation, url] = process.argv.slice(2);
-if (!['5', '6'].includes(generation) || !url) {
-  process.stderr.write('usage: node peer.mjs 5|6 <redis-url>\n');
+if (!['3', '4', '5', '6'].includes(generation) || !url) {
+  process.stderr.write('usage: node peer.mjs 3|4|5|6 <redis-url>\n');
   process.exit(2);
 }
 const bullmq = await import(`bullmq${generation}`);

@@ -144,6 +144,12 @@ def test_deployment_of_several_workers_is_no_crash_loop() -> None:
     assert "crash-loop" not in codes(queue_look(sample(), clients=history))
 
 
+def test_deployment_of_young_workers_one_by_one_is_no_crash_loop() -> None:
+    old = [born(20, 9), born(21, 9)]
+    history = [old, [*old, born(30, 1)], [old[1], born(30, 3)], [born(30, 4), born(31, 1)]]
+    assert "crash-loop" not in codes(queue_look(sample(), clients=history))
+
+
 def test_process_of_several_young_workers_that_ends_once_is_no_crash_loop() -> None:
     history = [[born(20, 2), born(21, 2)], [], [born(24, 1), born(25, 1)]]
     assert "crash-loop" not in codes(queue_look(sample(), clients=history))
