@@ -256,11 +256,12 @@ class _Visit:
         look.servers.append(await reading.read_server(asker, look.forbidden))
         for queue in look.queues:
             await self.sample(asker, queue, suspects[queue.name])
+        search = elsewhere.Search(asker, look.all_clients())
         for queue in look.queues:
             if not queue.samples:
                 continue
             if elsewhere.is_needed(queue):
-                queue.elsewhere = await elsewhere.search(asker, queue, look.all_clients())
+                queue.elsewhere = await search.find(queue)
             for place in await elsewhere.children(asker, queue.last):
                 if place != (queue.prefix, queue.name):
                     queue.children[place] = await reading.read_queue(asker, *place)

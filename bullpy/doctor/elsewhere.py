@@ -6,6 +6,7 @@ keys.
 
 from __future__ import annotations
 
+import itertools
 import time
 from collections.abc import Iterable, Sequence
 from typing import Any
@@ -26,7 +27,7 @@ KEYS_EACH = 5000
 SECONDS = 4.0
 """Time after which no further one is begun."""
 
-FOUND = 200
+FOUND = 100
 """Queues that are looked at at most."""
 
 
@@ -40,38 +41,110 @@ def is_needed(queue: QueueLook) -> bool:
     return never_added or unserved
 
 
-async def search(asker: Asker, queue: QueueLook, clients: Sequence[Client]) -> Elsewhere:
-    """Look for the queue, and for others like it, on the whole server.
+class Search:
+    """Looks for queues on the whole server; what it has learnt for one serves the next.
 
-    Raises:
-        errors.RedisUnavailableError: Redis cannot be asked.
+    Args:
+        asker: Where to ask; its database is where the queues are missed.
+        clients: Who is connected: their names tell of queues.
     """
-    home = queue.db
-    own = (home, queue.prefix, queue.name)
-    guesses = dict.fromkeys(
-        (client.db, each.prefix, each.queue)
-        for client in clients
-        for each in client.listeners
-        if each.role == "worker"
-    )
-    databases, keys = await _databases(asker, home)
-    guesses |= dict.fromkeys((db, queue.prefix, queue.name) for db in databases)
-    names = [guess for guess in guesses if guess != own]
-    places = await _places(asker, names, home)
-    searched = 0
-    if not any(place.queue == queue.name and place.added for place in places):
-        # No worker's name tells: look through keys, those of the own database first.
-        seen = {own, *names}
-        ends, left = time.monotonic() + SECONDS, SCANS
-        for db in sorted(databases, key=lambda db: db != home):
-            found, looked_at, used = await _scan(asker, db, left, ends)
-            searched += looked_at
-            left -= used
-            places += await _places(asker, [place for place in found if place not in seen], home)
-            if left <= 0 or time.monotonic() > ends:
-                break
-    places.sort(key=lambda place: (place.queue != queue.name, place.prefix != queue.prefix))
-    return Elsewhere(tuple(places), searched, keys)
+
+    def __init__(self, asker: Asker, clients: Sequence[Client]) -> None:
+        self._asker = asker
+        self._named = dict.fromkeys(
+            (client.db, each.prefix, each.queue)
+            for client in clients
+            for each in client.listeners
+            if each.role == "worker"
+        )
+        self._databases: list[int] | None = None
+        self._keys = 0
+        self._known: dict[_Name, Place | None] = {}
+        self._scanned: list[_Name] | None = None
+        self._searched = 0
+
+    async def find(self, queue: QueueLook) -> Elsewhere:
+        """Look for the queue, and for others like it.
+
+        Raises:
+            errors.RedisUnavailableError: Redis cannot be asked.
+        """
+        if self._databases is None:
+            self._databases, self._keys = await _databases(self._asker, queue.db)
+        names = self._named | dict.fromkeys(
+            (db, queue.prefix, queue.name) for db in self._databases
+        )
+        places = await self._places(queue, names)
+        if not any(place.queue == queue.name and place.added for place in places):
+            # No worker's name tells: look through keys.
+            names |= dict.fromkeys(await self._scan(self._databases, queue.db))
+            places = await self._places(queue, names)
+        return Elsewhere(tuple(places), self._searched, self._keys)
+
+    async def _places(self, queue: QueueLook, names: Iterable[_Name]) -> list[Place]:
+        """What is there of these queues, the most like the one that is missed first."""
+        own = (queue.db, queue.prefix, queue.name)
+        wanted = sorted(
+            (name for name in names if name != own),
+            key=lambda name: (name[2] != queue.name, name[1] != queue.prefix, name),
+        )[:FOUND]
+        await self._learn([name for name in wanted if name not in self._known], queue.db)
+        return [place for name in wanted if (place := self._known.get(name)) is not None]
+
+    async def _learn(self, names: list[_Name], home: int) -> None:
+        heads: list[tuple[_Name, int | None, bool]] = []
+        for db, group in itertools.groupby(sorted(names), key=lambda name: name[0]):
+            some = list(group)
+            keys = [f"{prefix}:{name}:{last}" for _, prefix, name in some for last in _HEADS]
+            (values,) = await self._in(db, home, ("MGET", *keys))
+            values = [None] * len(keys) if refused(values) else values
+            for name, added, alive in zip(some, values[::2], values[1::2], strict=True):
+                number = int(added) if added is not None and added.isdigit() else None
+                heads.append((name, number, alive is not None))
+        for name, added, has_worker in heads:
+            self._known[name] = None
+            if added is None and not has_worker:
+                continue
+            db, prefix, queue = name
+            ready = 0 if added is None else await self._ready(db, home, f"{prefix}:{queue}:")
+            self._known[name] = Place(db, prefix, queue, added, ready, has_worker)
+
+    async def _ready(self, db: int, home: int, head: str) -> int:
+        counts = await self._in(
+            db,
+            home,
+            ("LLEN", f"{head}wait"),
+            ("LLEN", f"{head}paused"),
+            ("ZCARD", f"{head}prioritized"),
+        )
+        return sum(0 if refused(count) else int(count) for count in counts)
+
+    async def _scan(self, databases: Sequence[int], home: int) -> list[_Name]:
+        """Queues by their keys, those of the own database first; once for all."""
+        if self._scanned is None:
+            self._scanned = []
+            ends, left = time.monotonic() + SECONDS, SCANS
+            for db in sorted(databases, key=lambda db: db != home):
+                found, looked_at, used = await _scan(self._asker, db, left, ends)
+                self._scanned += found
+                self._searched += looked_at
+                left -= used
+                if left <= 0 or time.monotonic() > ends:
+                    break
+        return self._scanned
+
+    async def _in(self, db: int, home: int, *commands: tuple[Any, ...]) -> list[Any]:
+        """What commands are answered in a database; back in the own one afterwards."""
+        if db == home:
+            return await self._asker.ask(*commands)
+        replies = await self._asker.ask(("SELECT", db), *commands, ("SELECT", home))
+        return replies[1:-1]
+
+
+_Name = tuple[int, str, str]
+"""Database, prefix and name of a queue."""
+
+_HEADS = ("id", "stalled-check")
 
 
 async def queues_here(asker: Asker, prefix: str) -> list[str]:
@@ -143,39 +216,6 @@ async def _databases(asker: Asker, home: int) -> tuple[list[int], int]:
             found.append(int(head[2:]))
             keys += int(rest.split(",")[0])
     return found[:DATABASES], keys
-
-
-async def _places(asker: Asker, names: Iterable[tuple[int, str, str]], home: int) -> list[Place]:
-    """What is there of these queues, those that exist."""
-    wanted = sorted(names)[:FOUND]
-    commands: list[tuple[Any, ...]] = []
-    db = home
-    for place_db, prefix, queue in wanted:
-        if place_db != db:
-            db = place_db
-            commands.append(("SELECT", db))
-        key = f"{prefix}:{queue}:"
-        commands += [
-            ("GET", key + "id"),
-            ("LLEN", key + "wait"),
-            ("LLEN", key + "paused"),
-            ("ZCARD", key + "prioritized"),
-            ("EXISTS", key + "stalled-check"),
-        ]
-    if db != home:
-        commands.append(("SELECT", home))
-    replies = await asker.ask(*commands) if commands else []
-    answers = [
-        reply for command, reply in zip(commands, replies, strict=True) if command[0] != "SELECT"
-    ]
-    found: list[Place] = []
-    for index, (place_db, prefix, queue) in enumerate(wanted):
-        added, *rest = answers[index * 5 : index * 5 + 5]
-        counts = [0 if refused(reply) else int(reply) for reply in rest]
-        number = None if added is None or refused(added) else int(added)
-        if number is not None or any(counts):
-            found.append(Place(place_db, prefix, queue, number, sum(counts[:3]), counts[3] == 1))
-    return found
 
 
 async def _scan(

@@ -215,7 +215,7 @@ async def test_same_queue_is_found_in_other_databases_and_under_other_prefixes(
         queue_look = QueueLook(Look(RedisSettings.of(url)), "bull", "q")
         queue_look.samples.append(await reading.read_queue(asker, "bull", "q"))
         assert elsewhere.is_needed(queue_look)
-        found = await elsewhere.search(asker, queue_look, [])
+        found = await elsewhere.Search(asker, []).find(queue_look)
         # It is back in its own database.
         assert await asker.one("DBSIZE") == 0
     finally:
@@ -224,6 +224,21 @@ async def test_same_queue_is_found_in_other_databases_and_under_other_prefixes(
         (0, "bull", 1),
         (5, "bull", 1),
     ]
+
+
+async def test_twenty_queues_without_workers_cost_little_more_than_one(
+    own_server: EmbeddedServer,
+) -> None:
+    names = [f"q{number}" for number in range(20)]
+    for name in names:
+        async with Queue(name, redis=own_server.url) as queue:
+            await queue.add("x")
+    one = await diagnose(names[:1], redis=own_server.url, interval=BRIEF)
+    all_of_them = await diagnose(names, redis=own_server.url, interval=BRIEF)
+    assert one.commands < 100
+    # Two looks, and some keys for jobs in no list, are for each queue.
+    assert all_of_them.commands - one.commands < 19 * 10
+    assert [verdict.code for verdict in all_of_them.verdicts] == ["no-worker"] * 20
 
 
 async def test_unreachable_server_and_missing_settings_are_verdicts() -> None:
