@@ -9,7 +9,7 @@ from dataclasses import dataclass, field, replace
 from pathlib import Path
 from typing import Any
 
-from bullpy import errors
+from bullpy import errors, registry
 from bullpy.backend import check_queue_name
 from bullpy.connection import probe as connecting
 from bullpy.connection.asking import Asker
@@ -256,6 +256,7 @@ class _Visit:
         look.servers.append(await reading.read_server(asker, look.forbidden))
         for queue in look.queues:
             await self.sample(asker, queue, suspects[queue.name])
+        look.registry = await registry.read(asker, [(q.prefix, q.name) for q in look.queues])
         search = elsewhere.Search(asker, look.all_clients())
         for queue in look.queues:
             if not queue.samples:

@@ -7,6 +7,7 @@ from dataclasses import dataclass, field
 
 from bullpy.connection.identity import ServerIdentity
 from bullpy.doctor.clients import Client, workers_of
+from bullpy.registry import Registry
 from bullpy.settings import RedisSettings
 
 NO_TTL = -1
@@ -336,6 +337,7 @@ class Look:
         clients: Looks at CLIENT LIST in order, each with the moment of this machine's monotonic
             clock; empty where it is forbidden.
         forbidden: What was not allowed, by command: `CLIENT LIST`, `INFO`, `ACL LOG`, `SLOWLOG`.
+        registry: What bullpy's processes say about themselves; None where it was not read.
     """
 
     settings: RedisSettings
@@ -348,6 +350,7 @@ class Look:
         default_factory=list[tuple[float, list[Client]]]
     )
     forbidden: dict[str, str] = field(default_factory=dict[str, str])
+    registry: Registry | None = None
 
     @property
     def server(self) -> Server:
