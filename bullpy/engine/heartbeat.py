@@ -32,11 +32,19 @@ GOODBYE = 0.5
 CONNECTING = 1.0
 """Seconds that they may take where a worker crashed before it was connected."""
 
+SHARE = 2
+"""Workers of one process that beat at the full pace; with more, all of them beat less often, so that
+a process sends no more than those would."""
+
 SHOWN_JOBS = 20
 """Running jobs that a record names."""
 
 LONGEST_ID = 128
 """Characters of a job's id that a record holds."""
+
+
+_beating: set[Heartbeat] = set()
+"""Those of this process."""
 
 
 class Subject(Protocol):
@@ -61,7 +69,7 @@ class Subject(Protocol):
 class Heartbeat:
     """Writes the record of a worker every `heartbeat` seconds, on the shared connection.
 
-    Nothing that goes wrong with it is the worker's business: it is logged at debug level, and tried
+    With more than `SHARE` workers in a process, so many times more seldom. Nothing that goes wrong with it is the worker's business: it is logged at debug level, and tried
     again with the next beat. Where an ACL forbids the keys it ends.
 
     Args:
@@ -85,6 +93,7 @@ class Heartbeat:
     def start(self) -> None:
         """Begin; does nothing where the settings say so."""
         if self._interval:
+            _beating.add(self)
             self._task = asyncio.create_task(self._run(), name="bullpy heartbeat")
 
     def hurry(self, *_: object) -> None:
@@ -102,6 +111,7 @@ class Heartbeat:
         task, self._task = self._task, None
         if task is None:
             return
+        _beating.discard(self)
         task.cancel()
         await asyncio.gather(task, return_exceptions=True)
         shared = self._backend.shared
@@ -121,7 +131,12 @@ class Heartbeat:
         await self._wait(min(FIRST, self._interval))
         while self._is_allowed:
             await self._beat()
-            await self._wait(self._interval)
+            await self._wait(self._pause)
+
+    @property
+    def _pause(self) -> float:
+        """Seconds between two beats."""
+        return self._interval * max(1.0, len(_beating) / SHARE)
 
     async def _beat(self) -> None:
         self._news.clear()
@@ -161,7 +176,7 @@ class Heartbeat:
             prefix=worker.prefix,
             queue=worker.name,
             seen=round(seen, 3),
-            heartbeat=self._interval,
+            heartbeat=self._pause,
             started=self._moment(self._began),
             lang="python",
             versions=thisprocess.versions(),

@@ -248,6 +248,19 @@ async def test_a_minute_of_heartbeats_is_below_ten_commands(own_server: Embedded
         await running
 
 
+async def test_many_workers_of_a_process_beat_less_often_each(
+    queue: Queue, start_worker: Any, read: Read
+) -> None:
+    for _ in range(4):
+        await start_worker(echo, settings=settings())
+
+    async def agree() -> bool:
+        live = (await read()).live()
+        return len(live) == 4 and {record.heartbeat for record in live} == {2 * BEAT}
+
+    assert await eventually(agree)
+
+
 async def test_heartbeat_of_0_leaves_nothing(queue: Queue, start_worker: Any, read: Read) -> None:
     worker: Worker = await start_worker(echo, settings=WorkerSettings(heartbeat=0))
     await worker.close()
