@@ -33,8 +33,8 @@ CONNECTING = 1.0
 """Seconds that they may take where a worker crashed before it was connected."""
 
 SHARE = 2
-"""Workers of one process that beat at the full pace; with more, all of them beat less often, so that
-a process sends no more than those would."""
+"""Workers of one process that beat at the full pace; with more, all of them beat less often, so
+that a process sends no more than those would."""
 
 SHOWN_JOBS = 20
 """Running jobs that a record names."""
@@ -69,8 +69,9 @@ class Subject(Protocol):
 class Heartbeat:
     """Writes the record of a worker every `heartbeat` seconds, on the shared connection.
 
-    With more than `SHARE` workers in a process, so many times more seldom. Nothing that goes wrong with it is the worker's business: it is logged at debug level, and tried
-    again with the next beat. Where an ACL forbids the keys it ends.
+    With more than `SHARE` workers in a process, so many times more seldom. Nothing that goes wrong
+    with it is the worker's business: it is logged at debug level, and tried again with the next
+    beat. Where an ACL forbids the keys it ends.
 
     Args:
         worker: The worker.
