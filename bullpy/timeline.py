@@ -174,7 +174,11 @@ def _complete(steps: list[Step], raw: Mapping[bytes, bytes | str]) -> list[Step]
         steps[last_start] = replace(steps[last_start], details=details, process_at=began or None)
     elif began:
         details = {"worker": worker} if worker else {}
-        steps.insert(0, Step("active", began, WORKER, details=details))
+        # After what was before it by that clock, and in any case after it was created.
+        known = sum(step.at <= began for step in steps)
+        first = _last(steps, "created")
+        place = known if first is None else max(known, first + 1)
+        steps.insert(place, Step("active", began, WORKER, details=details))
     last_end = _last(steps, *ENDS)
     if last_end is not None and ended:
         steps[last_end] = replace(steps[last_end], process_at=ended)

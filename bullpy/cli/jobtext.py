@@ -51,7 +51,8 @@ def _facts(life: JobLife) -> Iterator[tuple[str, str]]:
     if life.children:
         yield "children", f"waits for {life.children}"
     if life.reason:
-        yield "reason", printable(life.reason, REASON_SHOWN)
+        earlier = "" if str(life.state) == "failed" else "an attempt failed: "
+        yield "reason", earlier + printable(life.reason, REASON_SHOWN)
     if life.deferred:
         yield "fails", f"with its next worker: {printable(life.deferred, REASON_SHOWN)}"
     if life.logs:
@@ -103,7 +104,7 @@ def _details(step: Step) -> Iterator[str]:
     if details.get("due", "").isdigit():
         yield f"until {moment(int(details['due']))}"
     if details.get("reason"):
-        yield f": {details['reason']}"
+        yield f"- {details['reason']}"
     for name in ("attemptsMade", "deduplicationId", "deduplicatedJobId"):
         if name in details:
             yield f"{name} {details[name]}"

@@ -194,7 +194,10 @@ def retry_failed(
             everything=everything,
         )
 
-    _repair("retry-failed", mend, queue, redis, prefix, apply=apply, as_json=as_json)
+    chosen = bool(reason or group or everything)
+    # What was shown without a choice is all of them; to retry all has to be said.
+    more = "" if chosen else " --all"
+    _repair("retry-failed", mend, queue, redis, prefix, apply=apply, as_json=as_json, more=more)
 
 
 @app.command()
@@ -234,8 +237,9 @@ def _repair(
     *,
     apply: bool,
     as_json: bool,
+    more: str = "",
 ) -> None:
-    """Run a repair, and tell of it."""
+    """Run a repair, and tell of it; `more` is what its command needs beside --apply."""
     import asyncio
     import json
 
@@ -257,7 +261,7 @@ def _repair(
         if report.log_error:
             typer.echo(f"warning: it is not in the log of repairs: {report.log_error}", err=True)
         if report.dry_run and not report.found_nothing:
-            typer.echo(f"nothing was changed; to do it: {_again()} --apply")
+            typer.echo(f"nothing was changed; to do it: {_again()}{more} --apply")
     if report.dry_run and not report.found_nothing:
         raise typer.Exit(1)
 

@@ -115,6 +115,7 @@ async def test_failures_are_shown_by_reason_and_none_is_retried_unasked(queue: Q
     await queue.client.hset(queue.backend.toKey(job.id), "failedReason", "no 5")
     told = await repair(queue, "retry-failed")
     assert "last 1970-01-01 00:00:01.000Z  no <n>" in told.stdout
+    assert told.stdout.endswith(" --all --apply\n")
     refused = await repair(queue, "retry-failed", "--apply", "--json")
     assert refused.returncode == 2
     assert json.loads(refused.stdout)["error"]["code"] == "configuration"

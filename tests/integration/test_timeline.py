@@ -117,11 +117,22 @@ async def test_clocks_that_are_wrong_are_told_as_skew(queue: Queue) -> None:
     await queue.client.hset(queue.backend.toKey(job.id), mapping=slow)
     life = await timeline.read(queue, job.id)
     created, _, active = life.steps
+    assert active.event_id
     assert created.skew == pytest.approx(600, abs=5)
     assert active.skew == pytest.approx(-300, abs=5)
     lines = "\n".join(life_lines(life, timeline=True))
     assert "s ahead)" in lines
     assert "s behind)" in lines
+
+
+async def test_a_start_whose_event_is_missing_stands_after_the_creation(queue: Queue) -> None:
+    job = await abandoned(queue)
+    key = queue.backend.toKey(job.id)
+    await queue.client.hset(key, "processedOn", job.timestamp - 300_000)
+    assert names(await timeline.read(queue, job.id)) == ["created", "active", "waiting"]
+    await queue.client.xtrim(queue.keys["events"], maxlen=0, approximate=False)
+    await queue.client.xadd(queue.keys["events"], {"event": "stalled", "jobId": job.id})
+    assert names(await timeline.read(queue, job.id)) == ["created", "active", "stalled"]
 
 
 async def test_what_the_stream_has_dropped_is_told_from_the_hash(queue: Queue) -> None:
