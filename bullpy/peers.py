@@ -7,6 +7,7 @@ from dataclasses import dataclass
 
 from bullpy.backend import Backend
 from bullpy.dialect import MAJORS
+from bullpy.terminal import USUAL_PREFIX, repair_command
 
 REMEMBERED = 30 * 24 * 3600
 """Seconds for which a version that was seen counts as being there still."""
@@ -45,12 +46,14 @@ class Peers:
         version: What the Node producer that connected last calls itself, such as
             `bullmq:5.61.2`; empty without any.
         seen: The version last seen of each major version, by its number.
+        prefix: First part of the queue's keys.
     """
 
     queue: str
     paused: bool
     version: str
     seen: dict[int, str]
+    prefix: str = USUAL_PREFIX
 
     @property
     def major(self) -> int | None:
@@ -69,7 +72,7 @@ class Peers:
                 "They keep the jobs of a paused queue in different lists: what one of version 6 "
                 "adds while it is paused is lost when one of version 5 resumes it.",
                 "Bring all to one major version, or pause and resume from bullpy; after a "
-                f"resume by version 5: bullpy repair orphans --queue {self.queue} --apply",
+                f"resume by version 5: {repair_command('orphans', self.queue, self.prefix)}",
             )
         if self.paused and 5 in self.seen:
             return PeerWarning(
@@ -78,7 +81,7 @@ class Peers:
                 "bullpy keeps its jobs where version 5 finds them; a peer of version 6, or "
                 "upstream's Python package, would not.",
                 "Resume it before others use it; to look for jobs that were lost: "
-                f"bullpy repair orphans --queue {self.queue}",
+                f"{repair_command('orphans', self.queue, self.prefix, apply=False)}",
             )
         return None
 
@@ -103,6 +106,7 @@ async def look(backend: Backend, *, remember: bool = True) -> Peers:
         bool(paused),
         version or "",
         {int(major): text for major, text in seen.items() if major.isdigit()},
+        backend.prefix,
     )
     if found.major is not None:
         found.seen[found.major] = found.version

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bullpy.doctor import repairs
 from bullpy.doctor.checks import facts
 from bullpy.doctor.look import NO_KEY, QueueLook
 from bullpy.doctor.verdicts import CHECKS, Cause, Certainty, Level, Proof, Verdict
@@ -73,8 +74,7 @@ def active_without_owner(queue: QueueLook) -> Iterator[Verdict]:
         f"{jobs}; nobody runs stalled checks, so nobody will recover "
         f"{'it' if len(lost) == 1 else 'them'}.",
         *proofs,
-        fix="Run one worker with its stalled check on, or: "
-        f"bullpy repair active --queue {queue.name} --apply",
+        fix=f"Run one worker with its stalled check on, or: {repairs.command(queue, 'active')}",
     )
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bullpy.doctor import repairs
 from bullpy.doctor.checks import facts
 from bullpy.doctor.look import NO_KEY, NO_TTL, QueueLook
 from bullpy.doctor.verdicts import CHECKS, Cause, Certainty, Level, Proof, Verdict
@@ -82,7 +83,7 @@ def concurrency_used_up(queue: QueueLook) -> Iterator[Verdict]:
             f"({ids}), and {many(waiting, 'job')} cannot start."
             + (f" A stalled check runs again in {span(ttl / 1000)}." if recovers else ""),
             *proofs,
-            fix=f"bullpy repair active --queue {queue.name} --apply",
+            fix=repairs.command(queue, "active"),
             level=Level.BLOCKED if len(dead) >= limit and not recovers else Level.WARNING,
         )
         return
@@ -119,7 +120,7 @@ def rate_limited(queue: QueueLook) -> Iterator[Verdict]:
                 "The rate limit's counter never ends, so BullMQ does not limit any more; another "
                 "program that reads it may stop for ever.",
                 *proofs,
-                fix=f"bullpy repair limiter --queue {queue.name} --apply",
+                fix=repairs.command(queue, "limiter"),
                 level=Level.WARNING,
                 refutes=(),
             )
@@ -144,7 +145,7 @@ def rate_limited(queue: QueueLook) -> Iterator[Verdict]:
         certainty=None if most is not None else Certainty.PROBABLE,
         fix="Wait until it ends."
         if seconds <= SHORT
-        else f"Raise the limit, or release it: bullpy repair limiter --queue {queue.name} --apply",
+        else f"Raise the limit, or release it: {_release(queue, by_hand=by_hand)}",
     )
 
 
@@ -153,6 +154,12 @@ def _level(seconds: float, window: float, *, by_hand: bool) -> Level:
         return Level.OK
     is_configured = not by_hand and seconds <= window
     return Level.WARNING if is_configured or seconds <= LONG else Level.BLOCKED
+
+
+def _release(queue: QueueLook, *, by_hand: bool) -> str:
+    """The command that removes the limiter; one that counts jobs is removed only if asked to."""
+    more = () if by_hand else ("--longer-than", f"{SHORT:g}")
+    return repairs.command(queue, "limiter", *more)
 
 
 def _ttl(ttl: int) -> str:

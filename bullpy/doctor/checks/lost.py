@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bullpy.doctor import repairs
 from bullpy.doctor.look import Job, QueueLook
 from bullpy.doctor.verdicts import CHECKS, Cause, Certainty, Level, Proof, Verdict
 from bullpy.doctor.wording import many, some
@@ -75,7 +76,7 @@ def orphaned_jobs(queue: QueueLook) -> Iterator[Verdict]:
             f"{lost[0]}",
             "(nil), in both looks",
         ),
-        fix=f"bullpy repair orphans --queue {queue.name} --apply",
+        fix=repairs.command(queue, "orphans"),
     )
 
 
@@ -128,7 +129,7 @@ def ids_without_data(queue: QueueLook) -> Iterator[Verdict]:
         f"{' and '.join(parts)} have no data: {some(ids)}."
         + (f" Redis has evicted {many(evicted, 'key')} since it started." if evicted else ""),
         *proofs,
-        fix=f"bullpy repair ids --queue {queue.name} --apply; then add those jobs again"
+        fix=f"{repairs.command(queue, 'ids')}; then add those jobs again"
         + (", and set maxmemory-policy to noeviction." if evicted else "."),
     )
 

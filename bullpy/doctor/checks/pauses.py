@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Iterator
 
+from bullpy.doctor import repairs
 from bullpy.doctor.checks import facts
 from bullpy.doctor.look import QueueLook, Sample
 from bullpy.doctor.verdicts import CHECKS, Cause, Level, Proof, Verdict
@@ -70,7 +71,7 @@ def paused(queue: QueueLook) -> Iterator[Verdict]:
     yield PAUSED.verdict(
         f"Paused for all workers{since}; {many(facts.startable(last), 'job')} could start.",
         *proofs,
-        fix=f"bullpy repair resume --queue {queue.name} --apply  (it is safe for BullMQ 5 and 6)"
+        fix=f"{repairs.command(queue, 'resume')}  (it is safe for BullMQ 5 and 6)"
         f"{_or_in_node(last)}. If it was paused on purpose, leave it.",
     )
 
@@ -89,13 +90,13 @@ def split_pause(queue: QueueLook) -> Iterator[Verdict]:
             f"Do not resume this queue with BullMQ 5: it would drop {many(waiting, 'job')} that "
             f"{'is' if waiting == 1 else 'are'} in `wait`, while {pausing} are in `paused`."
         )
-        fix = f"bullpy repair resume --queue {queue.name} --apply  (it joins both lists first)"
+        fix = f"{repairs.command(queue, 'resume')}  (it joins both lists first)"
     else:
         message = (
             f"{many(pausing, 'job')} {'lies' if pausing == 1 else 'lie'} in `paused`, though the "
             "queue is not paused: no worker reads that list."
         )
-        fix = f"bullpy repair orphans --queue {queue.name} --apply"
+        fix = repairs.command(queue, "orphans")
     yield SPLIT_PAUSE.verdict(message, *proofs, fix=fix)
 
 
