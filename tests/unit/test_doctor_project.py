@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import time
 from pathlib import Path
 
 import pytest
@@ -180,6 +181,23 @@ def test_reading_has_limits(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> 
     assert [each.path for each in report.skipped] == ["further files"]
     monkeypatch.setattr(project_files, "SECONDS", -1.0)
     assert inspect(folder).read == ()
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        "\\'" * 2400,
+        "/a[" * 1600,
+        "const a = [" * 400,
+        "import {" * 600,
+        "from [" * 800,
+        "`${" * 1000,
+    ],
+)
+def test_brackets_and_quotes_without_end_do_not_hold_it_up(line: str, tmp_path: Path) -> None:
+    began = time.process_time()
+    inspect(projects.write(tmp_path, {"a.js": f"// redis\n{line}\n" * 30 + "from 'x';\n"}))
+    assert time.process_time() - began < 5
 
 
 def test_a_file_is_no_project(tmp_path: Path) -> None:

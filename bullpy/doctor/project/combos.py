@@ -44,7 +44,7 @@ def _started(module: Module) -> Iterator[int]:
                 names.add(local)
             elif imported.name in ("", "default"):
                 spaces.add(local)
-    for index in range(len(script.tokens)):
+    for index in script.where(*names, *_SPAWNERS):
         text = script.text(index)
         bare = text in names and script.text(index - 1) not in (".", "?.", "function")
         member = (
@@ -64,8 +64,8 @@ def _handles_sigterm(module: Module) -> bool:
 
 def _check_exit_codes(module: Module) -> Iterator[Verdict]:
     script = module.script
-    for index in range(1, len(script.tokens)):
-        if script.text(index) not in ("on", "once") or script.text(index - 1) not in (".", "?."):
+    for index in script.where("on", "once"):
+        if script.text(index - 1) not in (".", "?."):
             continue
         if script.text(index - 2) == "process":
             continue

@@ -15,7 +15,8 @@ _TEMPLATE = re.compile(
 _LINE = re.compile(
     r"""
     ^[ \t]*(?:export[ \t]+)?(?P<name>[A-Za-z_][A-Za-z0-9_.-]*)[ \t]*=[ \t]*
-    (?: "(?P<double>(?:[^"\\]|\\.)*)" | '(?P<single>[^']*)' | `(?P<back>[^`]*)` | (?P<bare>[^\n]*) )
+    (?: "(?P<double>(?:[^"\\]|\\.){0,5000})"
+      | '(?P<single>[^']{0,5000})' | `(?P<back>[^`]{0,5000})` | (?P<bare>[^\n]*) )
     """,
     re.VERBOSE | re.MULTILINE,
 )

@@ -30,13 +30,12 @@ def _check_fallbacks(module: Module) -> Iterator[Verdict]:
     """`process.env.REDIS_URL || 'redis://localhost:6379'`."""
     script = module.script
     refused = {
-        script.text(index + 5)
-        for index in range(len(script.tokens))
-        if script.text(index) == "!" and script.text(index + 1) == "process"
+        script.text(index + 4) for index in script.where("process") if script.text(index - 1) == "!"
     }
-    for index in range(len(script.tokens)):
+    urls = [name for name in script.names if _URL_NAME.fullmatch(name)]
+    for index in script.where(*urls):
         name = script.text(index)
-        if not _URL_NAME.fullmatch(name) or script.text(index - 2) != "env" or name in refused:
+        if script.text(index - 2) != "env" or name in refused:
             continue
         if script.text(index + 1) not in ("||", "??"):
             continue

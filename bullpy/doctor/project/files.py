@@ -36,8 +36,8 @@ _NAMED = re.compile(
 )
 _GENERATED = re.compile(r"\.(?:min|bundle|chunk)\.[cm]?js$|\.d\.[cm]?ts$", re.IGNORECASE)
 _TESTS = re.compile(
-    r"(?:^|/)(?:tests?|__tests__|__mocks__|specs?|e2e|fixtures|examples?|benchmarks?|docs?)/"
-    r"|(?:\.|_|-)(?:test|spec)s?\.[cm]?[jt]sx?$|(?:^|/)(?:test_[^/]*|[^/]*_test|conftest)\.py$",
+    r"(?:^|/)(?:tests?|__[a-z0-9]+__|specs?|e2e|cypress|fixtures|examples?|benchmarks?|docs?)/"
+    r"|(?:\.|_|-)[a-z]*(?:test|spec)s?\.[cm]?[jt]sx?$|(?:^|/)(?:test_[^/]*|[^/]*_test|conftest)\.py$",
     re.IGNORECASE,
 )
 
@@ -70,18 +70,18 @@ class TextFile:
     @property
     def name(self) -> str:
         """The last part of the path, in lower case."""
-        return PurePosixPath(self.path).name.lower()
+        return self.path.rpartition("/")[2].lower()
 
     @property
     def folder(self) -> str:
         """The folder that it lies in; "" for the project's own."""
-        parent = str(PurePosixPath(self.path).parent)
-        return "" if parent == "." else parent
+        return self.path.rpartition("/")[0]
 
     @property
     def suffix(self) -> str:
         """`.js`, `.py`, ...; lower case."""
-        return PurePosixPath(self.path).suffix.lower()
+        head, dot, end = self.name.rpartition(".")
+        return dot + end if head else ""
 
     @property
     def is_aside(self) -> bool:

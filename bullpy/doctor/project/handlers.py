@@ -29,8 +29,12 @@ def check(project: Project) -> Iterator[Verdict]:
         if _speaks_bullmq(module):
             yield from _check_stalled_handlers(module)
             yield from _check_states(module)
-        if _HEALTH.search(module.file.path) or _HEALTH.search(module.file.text):
+        if "keys" in module.script.names and _is_about_health(module):
             yield from _check_keys(module)
+
+
+def _is_about_health(module: Module) -> bool:
+    return any(_HEALTH.search(text) for text in (module.file.path, module.file.text))
 
 
 def _speaks_bullmq(module: Module) -> bool:
@@ -44,8 +48,8 @@ def _speaks_bullmq(module: Module) -> bool:
 def _calls(module: Module, names: frozenset[str]) -> Iterator[tuple[int, list[Span]]]:
     """Calls of methods: the index of the method's name, and the arguments."""
     script = module.script
-    for index in range(1, len(script.tokens)):
-        if script.text(index) in names and script.text(index - 1) in (".", "?."):
+    for index in script.where(*names):
+        if script.text(index - 1) in (".", "?."):
             arguments = script.arguments(index + 1)
             if arguments is not None:
                 yield index, arguments
@@ -83,7 +87,10 @@ def _used_as_job(module: Module, handler: Span, *, surely: bool) -> str:
     parameters, body = _function(module, handler)
     if parameters is None:
         return ""
-    first = (script.parts(parameters) or [(0, 0)])[0]
+    listed = script.parts(parameters)
+    if not listed:
+        return ""
+    first = listed[0]
     if script.text(first[0]) == "{":
         # QueueEvents gives { jobId }: of an emitter that is not known, only `data` tells.
         keys = {script.text(start) for start, _ in script.parts(script.inside(first[0]) or (0, 0))}

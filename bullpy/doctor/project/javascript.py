@@ -36,12 +36,12 @@ _TOKEN = re.compile(
       (?P<space>\s+ | //[^\n]* | /\*.*?(?:\*/|\Z) | \A\#![^\n]*)
     | (?P<name>[A-Za-z_$\#][\w$]*)
     | (?P<number>0[xXbBoO][\da-fA-F_]+n? | (?:\d[\d_]*\.?[\d_]*|\.\d[\d_]*)(?:[eE][+-]?\d+)?n?)
-    | (?P<string>"(?:[^"\\\n]|\\.)*" | '(?:[^'\\\n]|\\.)*')
+    | (?P<string>"(?:[^"\\\n]|\\[^\n])*" | '(?:[^'\\\n]|\\[^\n])*')
     | (?P<mark>=>|\.\.\.|\?\.(?!\d)|\?\?=?|\|\|=?|&&=?|===|!==|==|!=|<=|>=|\*\*|\+\+|--|[-+*]=|.)
     """,
     re.VERBOSE | re.DOTALL,
 )
-_REGEX = re.compile(r"/(?:[^/\\\[\n]|\\.|\[(?:[^\]\\\n]|\\.)*\])+/[A-Za-z]*")
+_REGEX = re.compile(r"/(?:[^/\\\[\n]|\\[^\n]|\[(?:[^\]\\\n]|\\[^\n])*\])+/[A-Za-z]*")
 _ESCAPE = re.compile(r"\\(?:u\{([0-9a-fA-F]{1,6})\}|u([0-9a-fA-F]{4})|x([0-9a-fA-F]{2})|(.))", re.S)
 _SIMPLE = {"n": "\n", "t": "\t", "r": "\r", "b": "\b", "f": "\f", "v": "\v", "0": "\0", "\n": ""}
 
@@ -68,10 +68,12 @@ class Script:
     Attributes:
         tokens: All of them, without comments.
         pairs: For each opening bracket the index of the closing one, and back.
+        names: Where each name stands.
     """
 
     tokens: list[Token]
     pairs: dict[int, int] = field(default_factory=dict[int, int])
+    names: dict[str, list[int]] = field(default_factory=dict[str, list[int]])
 
     @classmethod
     def read(cls, text: str) -> Script:
@@ -83,6 +85,8 @@ class Script:
     def _match(self) -> None:
         open_: list[int] = []
         for index, (kind, text, _) in enumerate(self.tokens):
+            if kind == "name":
+                self.names.setdefault(text, []).append(index)
             if kind != "mark":
                 continue
             if text in _OPEN:
@@ -95,6 +99,10 @@ class Script:
                     start = open_.pop()
                     self.pairs[start] = index
                     self.pairs[index] = start
+
+    def where(self, *names: str) -> list[int]:
+        """Where these names stand, in order."""
+        return sorted(index for name in set(names) for index in self.names.get(name, ()))
 
     def text(self, index: int) -> str:
         """What the token at the index says; "" beyond the ends, and for strings."""
@@ -199,7 +207,7 @@ class Script:
 
     def _bare(self, span: Span) -> Span:
         """Without `as const`, `satisfies X`, `!` and brackets around it."""
-        start, end = span
+        start, end = span[0], min(span[1], len(self.tokens))
         index = self.after(start)
         while index < end:
             if self.text(index) in ("as", "satisfies"):
@@ -270,40 +278,31 @@ class ObjectLiteral(NamedTuple):
 def _tokens(text: str) -> Iterator[Token]:
     position, line = 0, 1
     last: Token | None = None
+    # Up to where a quote or a / is known to have no partner: a line of them is not searched again.
+    alone = {"'": 0, '"': 0, "/": 0}
     while position < len(text):
         char = text[position]
-        found = None
         if char == "`":
             end = _template_end(text, position)
             said = text[position + 1 : end - 1]
             # With a value put in, what it says is not known.
-            kind = "mixed" if "${" in said else "template"
-            last = Token(kind, _unescape(said), line)
-        elif (
-            char == "/"
-            and _regex_may_follow(last)
-            and text[position + 1 : position + 2]
-            not in (
-                "/",
-                "*",
-            )
-        ):
-            found = _REGEX.match(text, position)
-            end = found.end() if found else position + 1
-            last = Token("regex" if found else "mark", text[position:end], line)
+            kind, said = "mixed" if "${" in said else "template", _unescape(said)
+        elif position < alone.get(char, 0):
+            end, kind, said = position + 1, "mark", char
         else:
-            found = _TOKEN.match(text, position)
-            assert found is not None
-            end = found.end()
-            kind = found.lastgroup or "mark"
-            if kind != "space":
-                said = found[0]
-                last = Token(kind, _unescape(said[1:-1]) if kind == "string" else said, line)
-            else:
-                line += text.count("\n", position, end)
-                position = end
-                continue
-        yield last
+            is_regex = char == "/" and _regex_may_follow(last) and text[position + 1 : position + 2]
+            pattern = _REGEX if is_regex and is_regex not in "/*" else _TOKEN
+            found = pattern.match(text, position)
+            end = found.end() if found else position + 1
+            kind = (found.lastgroup or "regex") if found else "mark"
+            said = text[position:end]
+            if kind == "string":
+                said = _unescape(said[1:-1])
+            elif (kind == "mark" and char in "'\"") or found is None:
+                alone[char] = text.find("\n", position) % (len(text) + 1)
+        if kind != "space":
+            last = Token(kind, said, line)
+            yield last
         line += text.count("\n", position, end)
         position = end
 

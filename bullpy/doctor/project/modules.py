@@ -77,6 +77,7 @@ class Module:
         others: All modules of the project, by path; filled as they are read.
         imports: Names that come from elsewhere.
         constants: The values of names that are given one once.
+        sources: The modules that it imports, as it names them.
     """
 
     file: TextFile
@@ -84,6 +85,7 @@ class Module:
     others: Mapping[str, Module] = field(repr=False)
     imports: dict[str, Imported] = field(default_factory=dict[str, Imported])
     constants: dict[str, Span] = field(default_factory=dict[str, Span])
+    sources: list[str] = field(default_factory=list[str])
 
     @classmethod
     def read(cls, file: TextFile, others: Mapping[str, Module]) -> Module:
@@ -99,15 +101,10 @@ class Module:
 
     def neighbours(self) -> Iterator[Module]:
         """The project's files that it imports, by name or for their effect."""
-        script = self.script
-        for index, token in enumerate(script.tokens):
-            if token.kind in ("string", "template") and (
-                script.text(index - 1) in ("from", "import")
-                or (script.text(index - 1) == "(" and script.text(index - 2) in _LOADERS)
-            ):
-                found = self._find(token.text)
-                if found is not None:
-                    yield found
+        for name in self.sources:
+            found = self._find(name)
+            if found is not None:
+                yield found
 
     def resolve(self, value: Value, depth: int = 0) -> Value:
         """The value that a name stands for, where the files tell; else the value itself."""
@@ -141,15 +138,11 @@ class Module:
     def _default(self) -> Span | None:
         """What `export default` or `module.exports =` gives."""
         script = self.script
-        for index in range(len(script.tokens)):
+        for index in script.where("default", "exports"):
             if script.text(index) == "default" and script.text(index - 1) == "export":
                 return script.expression(index + 1)
-            if (
-                script.text(index) == "="
-                and script.text(index - 1) == "exports"
-                and script.text(index - 3) == "module"
-            ):
-                return script.expression(index + 1)
+            if script.text(index + 1) == "=" and script.text(index - 2) == "module":
+                return script.expression(index + 2)
         return None
 
     def _find(self, name: str) -> Module | None:
@@ -177,11 +170,10 @@ class Module:
 
     def constructs(self) -> Iterator[Construct]:
         """What it makes of the classes of BullMQ, Bull and ioredis."""
-        for index in range(len(self.script.tokens)):
-            if self.script.text(index) == "new":
-                found = self.construct_at(index)
-                if found is not None:
-                    yield found
+        for index in self.script.where("new"):
+            found = self.construct_at(index)
+            if found is not None:
+                yield found
 
     def construct_at(self, index: int) -> Construct | None:
         """The construct whose `new` stands at the index."""
@@ -239,13 +231,17 @@ class Module:
 
     def _read_imports(self) -> None:
         script = self.script
-        for index, token in enumerate(script.tokens):
-            if token.kind not in ("string", "template"):
+        for index in script.where("from", "import", "require"):
+            opened = script.text(index + 1) == "("
+            given = index + 1 + opened
+            if given >= len(script.tokens) or script.tokens[given].kind not in _STRINGS:
                 continue
-            if script.text(index - 1) == "from":
-                self._import_names(index - 1, token.text)
-            elif script.text(index - 1) == "(" and script.text(index - 2) in _LOADERS:
-                self._require_names(index, token.text)
+            module = script.tokens[given].text
+            self.sources.append(module)
+            if script.text(index) == "from" and not opened:
+                self._import_names(index, module)
+            elif opened:
+                self._require_names(given, module)
 
     def _import_names(self, end: int, module: str) -> None:
         """`import Default, { a, b as c }, * as all from` and `export { a } from`."""
@@ -254,7 +250,8 @@ class Module:
         while start >= 0 and end - start < 400 and script.text(start) not in ("import", "export"):
             if script.text(start) == ";":
                 return
-            start = script.pairs.get(start, start) - 1
+            # Over what a closing bracket closes; never ahead to what an opening one opens.
+            start = min(script.pairs.get(start, start), start) - 1
         for first, last in script.parts((start + 1, end)):
             if script.text(first) == "type":
                 first += 1
@@ -291,8 +288,8 @@ class Module:
         script = self.script
         again: set[str] = set()
         for index in range(len(script.tokens) - 2):
-            name = script.text(index)
-            if script.tokens[index].kind != "name" or script.text(index - 1) in (".", "?."):
+            kind, name, _ = script.tokens[index]
+            if kind != "name" or script.text(index - 1) in (".", "?."):
                 continue
             declared = script.text(index - 1) in ("const", "let", "var")
             equals = index + 1
@@ -332,10 +329,11 @@ class Options(NamedTuple):
         return place(self.module.file.path, self.literal.entries[name].line)
 
 
-_LOADERS = frozenset(["require", "import"])
+_STRINGS = ("string", "template")
 _WORDS = frozenset(["true", "false", "null", "undefined", "this", "NaN", "Infinity"])
 
 
+_LONG_LINE = re.compile(r"[^\n]{5001}")
 _TELLING = re.compile(r"bull|redis|queue|worker|spawn|fork", re.IGNORECASE)
 
 
@@ -348,12 +346,22 @@ class Modules(Mapping[str, Module]):
     def __init__(self, folder: Folder) -> None:
         self._folder = folder
         self._files = {path: file for path, file in folder.read.items() if file.is_script}
+        self._telling: list[str] = []
+        for path, file in self._files.items():
+            if _TELLING.search(file.text):
+                if _LONG_LINE.search(file.text):
+                    folder.skip(path, "a line is longer than 5000 characters: it looks generated")
+                else:
+                    self._telling.append(path)
         self._read: dict[str, Module] = {}
 
     def __getitem__(self, path: str) -> Module:
         module = self._read.get(path)
         if module is None:
-            module = self._read[path] = Module.read(self._files[path], self)
+            file = self._files[path]
+            if _LONG_LINE.search(file.text):
+                file = TextFile(path, "")
+            module = self._read[path] = Module.read(file, self)
         return module
 
     def __contains__(self, path: object) -> bool:
@@ -363,10 +371,8 @@ class Modules(Mapping[str, Module]):
         return sum(1 for _ in self)
 
     def __iter__(self) -> Iterator[str]:
-        for path, file in self._files.items():
-            if not _TELLING.search(file.text):
-                continue
-            if path not in self._read and self._folder.late:
+        for path in self._telling:
+            if self._folder.late:
                 self._folder.skip_further()
                 return
             yield path

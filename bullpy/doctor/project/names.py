@@ -37,8 +37,8 @@ def _processed(module: Module) -> dict[str, int]:
     """Where `queue.process(...)` stands, by what it is called on."""
     script = module.script
     found: dict[str, int] = {}
-    for index in range(2, len(script.tokens)):
-        if script.text(index) == "process" and script.text(index - 1) == ".":
+    for index in script.where("process"):
+        if script.text(index - 1) == ".":
             start = index - 2
             while start > 1 and script.text(start - 1) == ".":
                 start -= 2

@@ -186,10 +186,7 @@ def _importers(module: Module) -> Iterator[Module]:
 
 def _runs_a_worker(module: Module) -> bool:
     script = module.script
-    return any(
-        script.text(index) in ("run", "getNextJob") and script.text(index - 1) in (".", "?.")
-        for index in range(len(script.tokens))
-    )
+    return any(script.text(index - 1) in (".", "?.") for index in script.where("run", "getNextJob"))
 
 
 def _check_removal(made: Construct) -> Iterator[Verdict]:
@@ -208,8 +205,8 @@ def _check_removal(made: Construct) -> Iterator[Verdict]:
 def _check_added(module: Module) -> Iterator[Verdict]:
     """`queue.add(name, data, { removeOnFail: true })`."""
     script = module.script
-    for index in range(1, len(script.tokens)):
-        if script.text(index) != "add" or script.text(index - 1) not in (".", "?."):
+    for index in script.where("add"):
+        if script.text(index - 1) not in (".", "?."):
             continue
         arguments = script.arguments(index + 1)
         options = script.object(arguments[2]) if arguments and len(arguments) > 2 else None

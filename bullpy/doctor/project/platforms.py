@@ -131,7 +131,7 @@ def _compose(folder: Folder, file: TextFile) -> Iterator[Found]:
         if not isinstance(service, dict):
             continue
         config = cast("dict[str, Any]", service)
-        yield from _compose_command(file, str(name), config)
+        yield from _compose_command(file, name, config)
         for key, value, line in _environment(config.get("environment")):
             at = place(file.path, line)
             yield Variable(key, value, at, file.path, str(name), f"compose {environment}".strip())
