@@ -57,7 +57,7 @@ class Diagnosis:
     queues: list[str] = field(default_factory=list[str])
     steps: tuple[Step, ...] = ()
     settings: list[origins.Origin] = field(default_factory=list[origins.Origin])
-    look: Look | None = None
+    look: Look | None = field(default=None, repr=False)
     forbidden: dict[str, str] = field(default_factory=dict[str, str])
     project: ProjectReport | None = None
     commands: int = 0

@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 import pytest
 from redis.exceptions import RedisError
@@ -16,6 +17,7 @@ from support.processes import bullpy
 from support.scenes.stage import Side, Stage, World
 
 from bullpy import EmbeddedServer
+from bullpy.doctor import diagnose, report
 
 QUEUE = "payments"
 
@@ -32,9 +34,9 @@ SECRETS = {
     "name of a worker": "worker-name-token-55",
     "name of a client": "client-name-pw-66",
     "argument in SLOWLOG": "slowlog-argument-88",
-    "URL in .env": "envfile-url-pw-12",
+    "URL of the API's .env": "envfile-url-pw-12",
     "key in .env": "envfile-b2-key-13",
-    "URL in .env.production": "envfile-prod-pw-14",
+    "URL of the worker's .env": "envfile-prod-pw-14",
     "URL of the peer": "peer-url-pw-15",
     "query of the peer": "peer-query-token-16",
 }
@@ -115,45 +117,82 @@ async def with_passwords(server: EmbeddedServer, stage: Stage) -> tuple[str, str
 
 
 async def fail(node: Side) -> None:
-    """Jobs that fail with secrets in their reasons, and are gone or kept."""
+    """Queues whose jobs all fail and are removed, each with a secret in the reason."""
     for index, reason in enumerate(reasons()):
-        worker = await node.worker("fail", params={"message": reason})
-        job = await node.add("charge", removeOnFail=index == 0)
-        await worker.event("failed", job)
-        await worker.stop()
+        queue = f"refunds-{index}"
+        worker = await node.worker("fail", queue=queue, params={"message": reason})
+        for _ in range(3):
+            await node.add("refund", queue=queue, removeOnFail=True)
+        await worker.event("failed", count=3)
 
 
 def write_project(folder: Path) -> None:
     """An API and a worker whose environment files disagree."""
-    (folder / ".env").write_text(
-        f"REDIS_URL=redis://:{SECRETS['URL in .env']}@cache.example.com:6379/0\n"
-        f"B2_APP_KEY={SECRETS['key in .env']}\n"
-    )
-    (folder / ".env.production").write_text(
-        f"REDIS_URL=redis://:{SECRETS['URL in .env.production']}@queue.example.com:6379/1\n"
-    )
+    for part, secret, at in (
+        ("api", "URL of the API's .env", "cache.example.com:6379/0"),
+        ("worker", "URL of the worker's .env", "queue.example.com:6379/1"),
+    ):
+        (folder / part).mkdir()
+        (folder / part / ".env").write_text(
+            f"REDIS_URL=redis://:{SECRETS[secret]}@{at}\nB2_APP_KEY={SECRETS['key in .env']}\n"
+        )
+    (folder / "api" / "package.json").write_text('{"dependencies": {"bullmq": "5.61.2"}}')
+    (folder / "worker" / "requirements.txt").write_text("bullpy==0.1.0\n")
     (folder / "Procfile").write_text("web: node api.js\nworker: bullpy worker app:worker\n")
 
 
-CALLS = {
-    "doctor": ("doctor", "--queue", QUEUE, "--interval", "1"),
-    "doctor without a queue": ("doctor", "--interval", "1"),
-    "ps": ("ps", "--all"),
-}
-
-
-@pytest.mark.parametrize("form", [(), ("--json",)], ids=["text", "json"])
-async def test_no_command_tells_a_secret(place: Place, form: tuple[str, ...]) -> None:
-    several = [
-        *((name, (*call, "--redis", place.url), {}) for name, call in CALLS.items()),
-        *((f"{name}, refused", call, {"REDIS_URL": place.refused}) for name, call in CALLS.items()),
-    ]
-    runs = [
-        asyncio.to_thread(bullpy, *call, *form, env=env, timeout=60) for _, call, env in several
-    ]
-    for (name, _, _), ended in zip(several, await asyncio.gather(*runs), strict=True):
-        text = ended.stdout + ended.stderr
+async def test_nothing_secret_is_told(place: Place) -> None:
+    said = {**await by_diagnosis(place), **await by_command(place)}
+    for name, text in said.items():
         told = [where for where, secret in SECRETS.items() if secret in text]
         assert not told, f"{name} tells the {', '.join(told)}:\n{text}"
         assert "Traceback" not in text, text
-        assert text.strip(), name
+    # What is not secret is told, so that this test would see what is.
+    for name, parts in TOLD.items():
+        for part in parts:
+            assert part in said[name], said[name]
+
+
+TOLD = {
+    "doctor of all queues": ("10.0.0.7", "api.example.com", "B2_APP_KEY=***"),
+    "doctor, refused": ("refuses the user or the password", "redis://app:***@"),
+    "diagnosis with a peer": ("127.0.0.1:9/health/queue",),
+    "diagnosis with a project": ("api/.env", "worker/.env"),
+    "ps": ("w:token=***",),
+}
+"""What must be found in what is said, by its name."""
+
+
+async def by_command(place: Place) -> dict[str, str]:
+    """All that commands print."""
+    calls: dict[str, tuple[tuple[str, ...], str]] = {
+        "doctor of all queues": (("doctor", "--interval", "1"), place.url),
+        "doctor, refused": (("doctor", "--queue", QUEUE), place.refused),
+        "ps": (("ps", "--all"), place.url),
+        "ps --json": (("ps", "--all", "--json"), place.url),
+    }
+    runs = [
+        asyncio.to_thread(bullpy, *arguments, env={"REDIS_URL": url}, timeout=60)
+        for arguments, url in calls.values()
+    ]
+    ended = await asyncio.gather(*runs)
+    return {name: each.stdout + each.stderr for name, each in zip(calls, ended, strict=True)}
+
+
+async def by_diagnosis(place: Place) -> dict[str, str]:
+    """What the commands would print, in both forms."""
+    quick: dict[str, Any] = {"interval": 1.0}
+    found = {
+        "diagnosis": await diagnose([QUEUE], redis=place.url, **quick),
+        "diagnosis with a peer": await diagnose([QUEUE], redis=place.url, peer=place.peer, **quick),
+        "diagnosis with a project": await diagnose(
+            [QUEUE], redis=place.url, project=place.project, **quick
+        ),
+        "diagnosis, refused": await diagnose([QUEUE], redis=place.refused),
+        "diagnosis of a wrong URL": await diagnose([QUEUE], redis=place.url + "?tls=maybe"),
+    }
+    texts = {name: "\n".join(report.lines(each)) for name, each in found.items()}
+    forms = {f"{name} as JSON": json.dumps(each.as_dict()) for name, each in found.items()}
+    # A program may log it whole.
+    plain = {f"{name} as Python shows it": repr(each) for name, each in found.items()}
+    return {**texts, **forms, **plain}

@@ -24,6 +24,7 @@ from support.looks import (
 from bullpy.doctor.checks import topology
 from bullpy.doctor.look import NO_KEY, Elsewhere, Look, Place, QueueLook, Server
 from bullpy.doctor.verdicts import Certainty, Level
+from bullpy.registry import Record, Registry
 
 
 def _server(**info: object) -> Server:
@@ -205,6 +206,25 @@ def test_a_new_server_says_nothing_of_what_was_before():
     # It looks the same as one to which the API never wrote, which is the other verdict's to tell.
     whole = _seen(_server(uptime_in_seconds=60, aof_enabled=0))
     assert "data-gone" not in codes(queue_look(sample(added=None), of=whole))
+
+
+def test_a_worker_that_is_older_than_the_server_and_its_jobs_tells_of_a_restart():
+    whole = _seen(_server(uptime_in_seconds=60, aof_enabled=0))
+    who = {"id": "w", "role": "worker", "prefix": "bull", "queue": "audio", "heartbeat": 15}
+
+    def seen(age: float, processed: int) -> QueueLook:
+        began = NOW / 1000 - age
+        record = Record(**who, seen=NOW / 1000, started=began, processed=processed, name="py-1")
+        found = queue_look(sample(added=None), of=whole)
+        found.look.registry = Registry(NOW / 1000, (record,))
+        return found
+
+    found = only(seen(600, 7), "data-gone")
+    assert (found.level, found.certainty) == (Level.BLOCKED, Certainty.CERTAIN)
+    assert "py-1, which is older, has run 7 jobs" in found.message
+    assert "never-added" not in codes(seen(600, 7))
+    assert "data-gone" not in codes(seen(600, 0))
+    assert "data-gone" not in codes(seen(30, 7))
 
 
 def test_a_counter_that_falls_tells_that_the_queue_was_deleted():

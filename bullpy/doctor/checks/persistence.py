@@ -7,6 +7,7 @@ from collections.abc import Iterator
 from bullpy.doctor.look import Look, QueueLook
 from bullpy.doctor.verdicts import CHECKS, Cause, Certainty, Level, Proof, Verdict
 from bullpy.doctor.wording import many, span
+from bullpy.registry import Record
 
 PERSISTENCE = Cause(
     code="persistence-failing",
@@ -43,6 +44,9 @@ DATA_GONE = Cause(
 
 DAY = 86_400
 """Seconds since Redis's start within which a FLUSH is taken for the reason of an empty queue."""
+
+OLDER = 2
+"""Seconds by which a process is older than the server, at least: INFO counts whole ones."""
 
 
 @CHECKS.server(PERSISTENCE)
@@ -126,6 +130,22 @@ def data_gone(queue: QueueLook) -> Iterator[Verdict]:
     places = queue.elsewhere.places if queue.elsewhere else ()
     if any(place.queue == queue.name and place.added for place in places):
         return
+    witness = _witness(queue, uptime)
+    if witness is not None:
+        ends = witness.processed + witness.failed
+        did = f"added {many(witness.added, 'job')}" if witness.added else f"run {many(ends, 'job')}"
+        yield DATA_GONE.verdict(
+            f"Redis started {span(uptime)} ago{_keeps(queue.look)}. The {witness.role} "
+            f"{witness.name or witness.host}, which is older, has {did} of a queue of which "
+            "nothing is left.",
+            Proof("INFO server", f"uptime_in_seconds:{uptime}"),
+            Proof(
+                "bullpy ps", f"{witness.role} started {span(last.at / 1000 - witness.started)} ago"
+            ),
+            Proof(f"GET {queue.key('id')}", "(nil)"),
+            certainty=Certainty.CERTAIN,
+        )
+        return
     flushes = server.calls("flushall") + server.calls("flushdb")
     # Events are written by every add: on a server without XADD there never were jobs.
     if flushes and uptime < DAY and server.calls("xadd"):
@@ -142,6 +162,15 @@ def data_gone(queue: QueueLook) -> Iterator[Verdict]:
             fix="Add the jobs again. If the API has added some since the FLUSH, it writes "
             "elsewhere: compare its fingerprint (bullpy doctor --peer URL).",
         )
+
+
+def _witness(queue: QueueLook, uptime: int) -> Record | None:
+    """A process of bullpy that had to do with jobs before Redis started."""
+    known = queue.look.registry
+    records = known.of(queue.prefix, queue.name) if known is not None else ()
+    began = queue.last.at / 1000 - uptime
+    older = (each for each in records if each.started < began - OLDER)
+    return next((each for each in older if each.processed + each.failed + each.added), None)
 
 
 def _loaded(look: Look) -> bool:

@@ -15,7 +15,7 @@ from typing import Self
 from support.scenes.scene import Report, Scene
 from support.scenes.stage import Stage, World
 
-SIDE_BY_SIDE = 12
+SIDE_BY_SIDE = 16
 """Scenes at a time."""
 
 WITHIN = 75.0

@@ -6,7 +6,6 @@ import asyncio
 import json
 from collections.abc import Awaitable, Callable, Mapping, Sequence
 from dataclasses import dataclass, field
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from support.processes import bullpy
@@ -65,7 +64,6 @@ class Call:
         prefix: First part of its keys.
         interval: Seconds between the looks; None is the default.
         peer: The other side's page.
-        project: A project's folder.
         environment: Variables of the command.
         is_command: Call `bullpy doctor` in a process, as people do, instead of `diagnose`.
     """
@@ -75,7 +73,6 @@ class Call:
     prefix: str = "bull"
     interval: float | None = None
     peer: str | None = None
-    project: Path | None = None
     environment: Mapping[str, str] = field(default_factory=dict)
     is_command: bool = False
 
@@ -91,7 +88,6 @@ class Call:
             "--prefix": None if self.prefix == "bull" else self.prefix,
             "--interval": self.interval,
             "--peer": self.peer,
-            "--project": self.project,
         }
         given = [(name, str(value)) for name, value in options.items() if value is not None]
         return ["doctor", "--queue", self.queue, *(part for pair in given for part in pair)]
@@ -99,7 +95,7 @@ class Call:
     async def _diagnose(self) -> Report:
         from bullpy.doctor import diagnose
 
-        options = {"interval": self.interval, "peer": self.peer, "project": self.project}
+        options = {"interval": self.interval, "peer": self.peer}
         given = {name: value for name, value in options.items() if value is not None}
         found = await diagnose([self.queue], redis=self.url, prefix=self.prefix, **given)
         return _report(found.as_dict(), found.exit_code)
@@ -128,7 +124,6 @@ class Scene:
         code: The cause's code; empty for a healthy situation.
         title: The situation in words; tells scenes of one cause apart.
         certainties: Those that the verdict may have.
-        level: The level that the verdict must have; None is that of the cause.
         is_long: Whether it takes long, so that it is begun first.
         is_heavy: Whether it takes a whole processor: one such scene at a time.
         build: Makes it real, and shows by Redis commands that it is.
@@ -139,7 +134,6 @@ class Scene:
     title: str
     build: Build
     certainties: frozenset[str] = SEEN
-    level: str | None = None
     is_long: bool = False
     is_heavy: bool = False
 

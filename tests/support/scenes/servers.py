@@ -9,11 +9,14 @@ from contextlib import suppress
 from pathlib import Path
 
 import pytest
+from redis.asyncio import Redis
 from redis.exceptions import RedisError
 from support.ha import Cluster, Server
 from support.node import PeerError
 from support.scenes.scene import LIKELY, STATED, Call, cause
 from support.scenes.stage import Stage, until
+
+from bullpy.settings import WorkerSettings
 
 
 @cause(34, "evicted-keys", "allkeys-lru and a full memory")
@@ -169,19 +172,28 @@ async def no_place_is_free(stage: Stage) -> Call:
     return Call(stage.queue, server.url)
 
 
-@cause(42, "data-gone", "restarted without persistence", LIKELY)
+@cause(42, "data-gone", "restarted without persistence", is_long=True)
 async def a_restart_without_persistence(stage: Stage) -> Call:
     server = await stage.server(persist=False)
-    node = await stage.node("5", server.url)
-    await node.worker("hold")
-    await node.add_many(20)
+    await stage.worker(url=server.url, settings=WorkerSettings(heartbeat=3.0))
+    await (await stage.node("5", server.url)).add_many(20)
+    redis = stage.redis(server.url)
+
+    await until(lambda: _says_that_it_did(redis, 20))
     before = server.run_id
     await asyncio.to_thread(server.stop)
     await asyncio.to_thread(server.start)
     assert server.run_id != before
-    redis = stage.redis(server.url)
-    assert await redis.exists(stage.key("id")) == 0
+    # The worker says again who it is: that it is older than all data.
+    after = stage.redis(server.url)
+    await until(lambda: _says_that_it_did(after, 20))
+    assert await after.exists(stage.key("id")) == 0
     return Call(stage.queue, server.url)
+
+
+async def _says_that_it_did(redis: Redis, jobs: int) -> bool:
+    records = [await redis.get(each) for each in await redis.keys("bullpy:*:proc:*")]
+    return any(f'"processed":{jobs},' in each for each in records if each)
 
 
 @cause(42, "data-gone", "somebody called FLUSHDB", LIKELY)
@@ -239,8 +251,6 @@ async def keys_in_a_health_check(stage: Stage) -> Call:
 
 
 async def _slow(url: str) -> list[dict[str, bytes]]:
-    from redis.asyncio import Redis
-
     async with Redis.from_url(url) as client:
         return await client.slowlog_get(20)
 

@@ -17,7 +17,7 @@ from typing import Any, Self
 
 from redis.asyncio import Redis
 from support.node import NodeWorker, Peer, PeerError
-from support.processes import BULLPY, ROOT, Process
+from support.processes import ROOT, Process
 
 from bullpy import EmbeddedServer, Queue, Worker
 from bullpy.settings import RedisSettings
@@ -142,10 +142,6 @@ class Stage:
         started = await self._program(sys.executable, "-P", PORT, json.dumps(said))
         await started.says("^waiting")
         return started
-
-    async def bullpy(self, *arguments: str | Path, **env: str) -> Program:
-        """A command of bullpy."""
-        return await self._program(*BULLPY, *arguments, env=env)
 
     async def _program(self, *command: str | Path, env: dict[str, str] | None = None) -> Program:
         started = Program(await asyncio.to_thread(lambda: Process(*command, env=env)))
