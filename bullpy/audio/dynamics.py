@@ -52,7 +52,7 @@ def dynamics_of(raw: RawMeasurement, curve: LoudnessCurve, integrated: float | N
         integrated: Its integrated loudness, LUFS.
     """
     dr = dynamic_range(raw.blocks, raw.frames)
-    windows = window_means(raw.cells.squares.mean(axis=0), raw.cell_ends(), RMS_WINDOW, HOP)
+    windows = window_means(raw.cells.squares.mean(axis=0), raw, RMS_WINDOW, HOP)
     top = decibels(float(raw.true_peaks.max()))
     return Dynamics(
         range=dr,

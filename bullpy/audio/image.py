@@ -109,9 +109,8 @@ def correlation_curve(
         The correlation of each window, NaN where a channel is silent; and its mean square,
         mean of the channels.
     """
-    ends = raw.cell_ends()
     left, right, cross = (
-        window_means(cells, ends, CORRELATION_WINDOW, HOP)
+        window_means(cells, raw, CORRELATION_WINDOW, HOP)
         for cells in (*raw.cells.squares, raw.cells.products)
     )
     with np.errstate(divide="ignore", invalid="ignore"):

@@ -59,7 +59,7 @@ class LoudnessCurve:
 
     def __init__(self, raw: RawMeasurement) -> None:
         self._energy = np.array(channel_weights(raw.channels, raw.channel_mask)) @ raw.cells.energy
-        self._ends = raw.cell_ends()
+        self._raw = raw
 
     def momentary(self, hop: int = 1) -> NDArray[np.float64]:
         """Loudness of every 400 ms window, one each `hop` cells, LUFS (Tech 3341 section 2.2)."""
@@ -79,7 +79,7 @@ class LoudnessCurve:
         )
 
     def _means(self, length: int, hop: int) -> NDArray[np.float64]:
-        return window_means(self._energy, self._ends, length, hop)
+        return window_means(self._energy, self._raw, length, hop)
 
 
 def loudness_range(power: NDArray[np.float64]) -> float | None:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from bullpy.audio.raw import CELLS_PER_SECOND
+from bullpy.audio.raw import CELLS_PER_SECOND, RawMeasurement, cell_ends
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -20,36 +20,48 @@ HOP = CELLS_PER_SECOND // 10
 
 # Differences of a running sum: what rounding leaves in silence after something loud.
 _ROUNDING = 1e-15
+# Windows at a time, times their hop: an hour has 360000 cells, and copies decide the memory.
+_PART_CELLS = 20_000
 
 
 def window_means(
-    cells: NDArray[np.float64], ends: NDArray[np.int64], length: int, hop: int = 1
+    cells: NDArray[np.float64], raw: RawMeasurement, length: int, hop: int = 1
 ) -> NDArray[np.float64]:
     """The mean per frame of every full window.
 
     Args:
         cells: Shape (cells,): a sum per cell; an incomplete last cell is left out.
-        ends: `RawMeasurement.cell_ends()`: frame numbers, one more than complete cells.
+        raw: The measurement that they are from.
         length: Cells of a window.
-        hop: Cells from one window to the next; the first starts with the first cell.
+        hop: Cells from one window to the next, at most `length`; the first starts with the
+            first cell.
 
     Returns:
         One mean per window; empty when there is no full window. A mean whose magnitude drowns
         in the rounding of the sums before it is 0.
     """
-    count = len(ends) - 1
-    if count < length:
-        return np.zeros(0)
-    # Slices and results in place: an hour has 360000 cells, and copies decide the memory.
-    first, last = slice(0, count - length + 1, hop), slice(length, None, hop)
-    total = np.zeros(count + 1)
-    np.cumsum(np.abs(cells[:count]), out=total[1:])
-    rounding = total[last] * _ROUNDING
-    np.cumsum(cells[:count], out=total[1:])
-    sums: NDArray[np.float64] = total[last] - total[first]
-    sums[np.abs(sums) <= rounding] = 0.0
-    sums /= ends[last] - ends[first]
-    return sums
+    means = np.empty(max(0, (raw.full_cells - length) // hop + 1))
+    before = size_before = 0.0
+    for at in range(0, len(means), _PART_CELLS // hop):
+        part = means[at : at + _PART_CELLS // hop]
+        start, stop = at * hop, (at + len(part) - 1) * hop + length
+        total = _running(before, cells[start:stop])
+        size = _running(size_before, np.abs(cells[start:stop]))
+        ends = cell_ends(raw.rate, start, stop)
+        np.subtract(total[length::hop], total[:-length:hop], out=part)
+        part[np.abs(part) <= size[length::hop] * _ROUNDING] = 0.0
+        part /= ends[length::hop] - ends[:-length:hop]
+        following = len(part) * hop
+        before, size_before = total[following], size[following]
+    return means
+
+
+def _running(before: float, cells: NDArray[np.float64]) -> NDArray[np.float64]:
+    """The sum up to each cell, the first being that of the cells before these."""
+    total = np.empty(len(cells) + 1)
+    total[0] = before
+    total[1:] = cells
+    return np.cumsum(total, out=total)
 
 
 def power_decibels(power: float | None) -> float | None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import mmap
 from typing import TYPE_CHECKING, Generic, TypeVar
 
 import numpy as np
@@ -10,6 +11,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 _Float = TypeVar("_Float", np.float32, np.float64)
+
+_LEAST_BYTES = 1 << 16  # results of some seconds
 
 
 class Columns(Generic[_Float]):
@@ -21,28 +24,44 @@ class Columns(Generic[_Float]):
 
     def __init__(self, combine: np.ufunc) -> None:
         self._combine = combine
-        # One row per cell: the array then grows at its end, without a second copy.
+        # One row per cell: the array then grows at its end.
         self._cells: NDArray[_Float] | None = None
         self._count = 0
 
     def add(self, first: int, values: NDArray[_Float]) -> None:
         """Add the columns `first`, `first` + 1, ... of shape (channels, columns)."""
-        if self._cells is None:
-            self._cells = np.zeros((0, len(values)), values.dtype)
         cells = self._cells
-        if first < self._count:
+        if cells is None:
+            cells = _roomy(len(values), values.dtype, 1)
+        elif first < self._count:
             cells[first] = self._combine(cells[first], values[:, 0])
             values = values[:, 1:]
         needed = self._count + values.shape[1]
         if needed > len(cells):
-            room = len(cells) + len(cells) // 8 + 256
-            cells.resize((max(needed, room), cells.shape[1]), refcheck=False)
+            larger = _roomy(cells.shape[1], cells.dtype, max(needed, 2 * len(cells)))
+            larger[: self._count] = cells[: self._count]
+            cells = larger
         cells[self._count : needed] = values.T
+        self._cells = cells
         self._count = needed
 
     def joined(self) -> NDArray[_Float]:
-        """All columns, shape (channels, columns). Call it once, at the end."""
-        cells = self._cells
-        assert cells is not None
-        cells.resize((self._count, cells.shape[1]), refcheck=False)
-        return cells.T
+        """All columns, shape (channels, columns)."""
+        assert self._cells is not None
+        return self._cells[: self._count].T
+
+
+def _roomy(width: int, dtype: np.dtype[_Float], rows: int) -> NDArray[_Float]:
+    """An array of at least so many rows, in memory of its own.
+
+    Rows that are not written take no memory, and an array that is dropped gives all of its own
+    back at once. The allocator promises neither for what grows in several threads: it keeps
+    what one of them has freed where another cannot use it.
+    """
+    row_bytes = width * dtype.itemsize
+    rows = max(rows, _LEAST_BYTES // row_bytes)
+    try:
+        memory = mmap.mmap(-1, rows * row_bytes, access=mmap.ACCESS_COPY)  # of no other process
+    except OSError as error:
+        raise MemoryError(f"No memory for {rows * row_bytes} bytes of results.") from error
+    return np.frombuffer(memory, dtype).reshape(rows, width)
