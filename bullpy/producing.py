@@ -73,7 +73,7 @@ class Producer:
                 self._writing = asyncio.create_task(self._write(presence))
 
     async def stop(self) -> None:
-        """Write no more; what is being written is left to itself."""
+        """Write no more; the end of what is being written is not waited for."""
         writing, self._writing = self._writing, None
         if writing is not None and writing.get_loop() is asyncio.get_running_loop():
             writing.cancel()

@@ -333,7 +333,7 @@ async def read(asker: Asker, places: Iterable[tuple[str, str]]) -> Registry:
     )
     now = time.time() if refused(time_reply) else int(time_reply[0]) + int(time_reply[1]) / 1e6
     commands = [
-        ("MGET", *(key_of(*queue, cast("bytes", each).decode()) for each in ids))
+        ("MGET", *(key_of(*queue, cast("bytes", each).decode(errors="replace")) for each in ids))
         for queue, ids in zip(queues, lists, strict=True)
         if not refused(ids) and ids
     ]

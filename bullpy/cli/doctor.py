@@ -94,6 +94,8 @@ async def _rounds(
     queues: list[str], asked: dict[str, Any], found: list[int], *, watch: bool, as_json: bool
 ) -> None:
     """Diagnose once, or until it is interrupted; `found` gets the exit code of each round."""
+    import asyncio
+
     from bullpy.doctor import diagnose
 
     told: object = None
@@ -104,6 +106,9 @@ async def _rounds(
             _tell(diagnosis, as_json)
         told = news
         found.append(diagnosis.exit_code)
+        if watch:
+            # What ends before its time, as where nothing answers, is not asked again at once.
+            await asyncio.sleep(max(0.0, asked["interval"] - diagnosis.seconds))
 
 
 def _tell(diagnosis: Diagnosis, as_json: bool) -> None:

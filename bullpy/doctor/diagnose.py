@@ -152,7 +152,8 @@ async def diagnose(
                 more.append(await _probed(probe, given.settings, prefix))
             identity = diagnosis.look.identity
             if peer is not None and identity is not None:
-                more.append(await compare_with_peer(peer, identity, prefix, diagnosis.queues))
+                # Without a name the other side's queue is the one that is meant.
+                more.append(await compare_with_peer(peer, identity, prefix, queues))
             diagnosis.verdicts = ordered([*diagnosis.verdicts, *more])
     if files is not None:
         diagnosis.project = files

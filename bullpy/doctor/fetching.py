@@ -75,7 +75,12 @@ async def get(address: SplitResult, *, timeout: float) -> tuple[int, bytes]:
 
 
 def _followed(address: SplitResult, location: str) -> SplitResult:
-    target = address_of(urljoin(address.geturl(), location), path="/")
+    try:
+        joined = urljoin(address.geturl(), location)
+    except ValueError:
+        # Such as `http://[`: what it is joined from is said below.
+        joined = location
+    target = address_of(joined, path="/")
     is_worse = (address.scheme, target.scheme) == ("https", "http")
     if target.hostname != address.hostname or is_worse:
         raise UnreadableError(f"it redirects to {shown(target)}; ask there, if that is right")

@@ -124,15 +124,16 @@ async def _follow(queue: Queue, timeout: float) -> Verdict:
         queue.events.on(f"{event}:{job_id}", note(event))
     async with asyncio.timeout(timeout):
         await queue.events.wait_until_ready()
-    await queue.add(
-        JOB_NAME,
-        {"probe": True},
-        job_id=job_id,
-        attempts=1,
-        remove_on_complete=True,
-        remove_on_fail=True,
-    )
     try:
+        # It may be there although its reply was lost, or nobody waited for that any more.
+        await queue.add(
+            JOB_NAME,
+            {"probe": True},
+            job_id=job_id,
+            attempts=1,
+            remove_on_complete=True,
+            remove_on_fail=True,
+        )
         await _until(news, lambda: bool(seen), timeout)
         if seen:
             await _until(news, lambda: any(event in seen for event in _ENDS), timeout)

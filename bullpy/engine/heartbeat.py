@@ -125,8 +125,9 @@ class Heartbeat:
             async with asyncio.timeout(CONNECTING if connects else GOODBYE):
                 await pipeliner.ready()
                 await self._entry.write(shared, self._record(self._goodbye(reason, code)))
-        except (errors.RedisError, TimeoutError) as error:
-            log.debug("no last words: %s", errors.describe(error))
+        except Exception as error:
+            # Whatever it is: the worker ends as it would have, and says what ended it.
+            log.debug("no last words: %s", errors.describe(error), exc_info=error)
 
     async def _run(self) -> None:
         await self._wait(min(FIRST, self._interval))

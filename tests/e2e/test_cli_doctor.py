@@ -6,6 +6,7 @@ import asyncio
 import json
 import signal
 import subprocess
+import time
 
 from support.processes import BULLPY, Process, bullpy
 
@@ -50,6 +51,18 @@ async def test_unreachable_redis_ends_with_3() -> None:
     assert told.returncode == 3
     assert "UNREACHABLE Nothing listens at redis://:***@127.0.0.1:1/0" in told.stdout
     assert "hunter2" not in told.stdout + told.stderr
+
+
+async def test_watching_an_unreachable_redis_pauses_between_two_looks() -> None:
+    with Process(
+        *BULLPY, *("doctor", "--redis", "redis://127.0.0.1:1", "--watch", "--json", *BRIEF)
+    ) as process:
+        await asyncio.to_thread(process.wait_for, r"^\{")
+        started = time.monotonic()
+        for _ in range(4):
+            await asyncio.to_thread(process.wait_for, r"^\{")
+        assert time.monotonic() - started > 1.5
+        assert process.stop(signal.SIGINT) == 3
 
 
 async def test_missing_settings_end_with_3() -> None:

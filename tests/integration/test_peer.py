@@ -133,6 +133,7 @@ def test_all_parts_that_differ_are_named_and_one_fix() -> None:
             reply(b"", "302 Found", Location="http://evil.example/x?token=abcdefg"),
             "evil.example/x;",
         ),
+        (reply(b"", "302 Found", Location="http://["), "no URL of http or https"),
         (b"SSH-2.0-OpenSSH\r\n", "not HTTP"),
         (b"HTTP/1.1 200 OK\r\nContent-Length: 50\r\n\r\n{}", "cut off"),
         (reply(b"x" * 100_000), "more than 64000 bytes"),

@@ -381,6 +381,13 @@ def test_keys_of_the_registry_are_known_as_such() -> None:
     assert not registry.is_own("bullpy:q:wait")
 
 
+async def test_id_that_is_no_text_hides_no_other_record(
+    queue: Queue, read: Read, queue_name: str
+) -> None:
+    await queue.client.zadd(registry.index_of("bull", queue_name), {b"\xff": 9e15})
+    assert (await read()).records == ()
+
+
 async def test_wrong_heartbeat_is_said(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("BULLPY_HEARTBEAT", "-1")
     with pytest.raises(errors.ConfigurationError, match="heartbeat"):
