@@ -14,6 +14,9 @@ if TYPE_CHECKING:
 LOOK_FOR = 4.0
 """Seconds that Redis may take to answer before the command gives up."""
 
+LONGEST = 1000
+"""Characters of a line: names and reasons are what others wrote."""
+
 SHOWN_GONE = 5
 """Processes that are gone which are shown of each queue, unless all are asked for."""
 
@@ -47,6 +50,7 @@ def ps(
     import json
 
     from bullpy import errors
+    from bullpy.terminal import printable
 
     try:
         seen = asyncio.run(_look(queue or [], redis, prefix))
@@ -60,6 +64,7 @@ def ps(
     lines = [
         line for name, found in seen.queues.items() for line in _lines(name, found, everything)
     ]
+    lines = [printable(line, LONGEST) for line in lines]
     typer.echo(
         "\n".join(lines or [f"No process is there for any queue with prefix {seen.prefix}."])
     )

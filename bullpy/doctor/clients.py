@@ -156,4 +156,4 @@ def _fields(line: str) -> dict[str, str]:
 
 def _number(fields: dict[str, str], name: str) -> int:
     text = fields.get(name, "")
-    return int(text) if text.lstrip("-").isdigit() else 0
+    return int(text) if text.lstrip("-").isdecimal() else 0

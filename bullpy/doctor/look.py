@@ -160,12 +160,12 @@ class Sample:
         """The BullMQ version of the Node producer that connected last; empty if unknown."""
         _, _, text = self.meta.get("version", "").partition(":")
         parts = text.split("-")[0].split(".")
-        return tuple(int(part) for part in parts if part.isdigit())
+        return tuple(int(part) for part in parts if part.isdecimal())
 
     def number(self, field_name: str) -> int | None:
         """A number of `meta`, such as `concurrency`, `max`, `duration`; None without it."""
         text = self.meta.get(field_name, "")
-        return int(float(text)) if text.replace(".", "", 1).isdigit() else None
+        return int(float(text)) if text.replace(".", "", 1).isdecimal() else None
 
     def newest(self, *names: str) -> Event | None:
         """The newest event of these names."""
@@ -236,13 +236,13 @@ class Server:
     def number(self, name: str) -> int:
         """A number of INFO; 0 without it."""
         text = self.info.get(name, "")
-        return int(text) if text.lstrip("-").isdigit() else 0
+        return int(text) if text.lstrip("-").isdecimal() else 0
 
     def calls(self, command: str) -> int:
         """How often a command was called since the server started; 0 if unknown."""
         for part in self.commands.get(command, "").split(","):
             name, _, value = part.partition("=")
-            if name == "calls" and value.isdigit():
+            if name == "calls" and value.isdecimal():
                 return int(value)
         return 0
 

@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from typing import Any
 
 import pytest
 
 from bullpy import EmbeddedServer, Queue, errors
 from bullpy.connection.asking import Asker
+from bullpy.connection.identity import QueueFingerprint
 from bullpy.doctor import diagnose, elsewhere, reading, report
 from bullpy.doctor.look import NO_KEY, NO_TTL, Look, QueueLook
 from bullpy.settings import RedisSettings
@@ -134,6 +136,44 @@ async def test_probe_in_a_queue_without_worker_is_taken_out_again(queue: Queue) 
     verdict = await probing.try_queue(queue.name, queue.redisConnection.settings, "bull", BRIEF)
     assert (verdict.code, verdict.queue) == ("probe-not-taken", queue.name)
     assert await queue.count() == 0
+
+
+async def test_probe_whose_add_was_held_up_is_taken_out_again(own_server: EmbeddedServer) -> None:
+    from bullpy.doctor import probing
+
+    async with Queue("held", redis=own_server.url) as queue:
+        await queue.add("x", delay=600)
+        await queue.client.execute_command("CLIENT", "PAUSE", 2000, "WRITE")
+        settings = queue.redisConnection.settings
+        verdict = await probing.try_queue("held", settings, "bull", timeout=0.2)
+        assert verdict.code == "probe-refused"
+        assert await queue.get_job_counts("waiting", "delayed") == {"waiting": 0, "delayed": 1}
+
+
+async def test_peer_is_compared_with_its_own_queue_where_none_is_named(
+    own_server: EmbeddedServer,
+) -> None:
+    async with Queue("ours", redis=own_server.url) as queue:
+        await queue.add("x", delay=600)
+        theirs = QueueFingerprint.of(await queue.whoami(), "bull", "theirs")
+    body = json.dumps(theirs.as_dict()).encode()
+
+    async def serve(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(body), body))
+        writer.close()
+
+    server = await asyncio.start_server(serve, "127.0.0.1", 0)
+    address = f"http://127.0.0.1:{server.sockets[0].getsockname()[1]}"
+    try:
+        asked: Any = {"redis": own_server.url, "interval": BRIEF, "peer": address}
+        found = [
+            [each.code for each in (await diagnose(names, **asked)).verdicts if "peer" in each.code]
+            for names in ([], ["ours"])
+        ]
+    finally:
+        server.close()
+    assert found == [["peer-agrees"], ["peer-differs"]]
 
 
 async def test_probe_is_taken_by_a_worker_that_does_not_know_it(

@@ -115,6 +115,11 @@ def test_a_limit_of_the_workers_own_under_which_jobs_move_is_nothing():
     assert "rate-limited" not in codes(queue_look(moving))
 
 
+def test_job_that_is_delayed_beyond_the_calendar_is_a_note_too():
+    seen = sample(delayed=(job("1", due=NOW + 2**53),), meta=NODE | {"concurrency": "²"})
+    assert only(queue_look(seen), "delayed").level is Level.OK
+
+
 def test_delayed_jobs_are_a_note_with_the_time_that_is_left():
     seen = sample(delayed=[job(due=NOW + 57_000)])
     found = only(queue_look(seen), "delayed")

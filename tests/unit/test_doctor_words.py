@@ -9,6 +9,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from bullpy.doctor import Diagnosis, report
 from bullpy.doctor.clients import Client, parse_clients, workers_of
 from bullpy.doctor.redact import redact
 from bullpy.doctor.verdicts import Cause, Certainty, Level, Proof, level_of, ordered
@@ -146,3 +147,11 @@ def test_explained_verdict_is_silenced_on_its_own_queue_alone() -> None:
         ("paused", "a"),
         ("frozen", "b"),
     ]
+
+
+def test_text_of_others_does_not_steer_the_terminal() -> None:
+    cause = Cause("x", 0, Level.BLOCKED, "t", "s", "w", "f")
+    said = cause.verdict("queue \x1b]0;a\x07 fails", Proof("GET k", "no\nOK: nothing is wrong"))
+    told = list(report.lines(Diagnosis(verdicts=[said])))
+    assert all(line.isprintable() for line in told)
+    assert "  proof    GET k -> no\\nOK: nothing is wrong" in told

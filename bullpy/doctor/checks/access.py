@@ -87,11 +87,11 @@ class _Entry:
     def of(cls, fields: Mapping[str, str]) -> _Entry:
         count, age = fields.get("count", ""), fields.get("age-seconds", "")
         return cls(
-            count=int(count) if count.isdigit() else 1,
+            count=int(count) if count.isdecimal() else 1,
             reason=fields.get("reason", ""),
             subject=fields.get("object", ""),
             user=fields.get("username", ""),
-            age=float(age) if age.replace(".", "", 1).isdigit() else 0.0,
+            age=float(age) if age.replace(".", "", 1).isdecimal() else 0.0,
             client=Client.parse(fields.get("client-info", "")),
         )
 

@@ -2,8 +2,7 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime
-
+from bullpy import terminal
 from bullpy.doctor.look import Job, QueueLook, Sample
 from bullpy.doctor.verdicts import Proof
 from bullpy.doctor.wording import span
@@ -27,7 +26,8 @@ def events(queue: QueueLook, value: str) -> Proof:
 
 def moment(at: int) -> str:
     """A time by Redis's clock, as `2026-11-25 18:02:11 UTC`."""
-    return datetime.fromtimestamp(at / 1000, UTC).strftime("%Y-%m-%d %H:%M:%S UTC")
+    # A delay may be any number: BullMQ takes Number.MAX_SAFE_INTEGER.
+    return f"{terminal.moment(at).partition('.')[0]} UTC"
 
 
 def ago(queue: QueueLook, at: int) -> str:

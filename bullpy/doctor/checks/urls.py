@@ -92,7 +92,7 @@ def two_databases(url: str) -> tuple[str, str] | None:
     _, mark, rest = url.strip().partition("://")
     path = re.split(r"[?#]", rest, maxsplit=1)[0].partition("/")[2].strip("/")
     wanted = dict(_query(url)).get("db", "")
-    if not mark or not path.isdigit() or not wanted.isdigit() or int(path) == int(wanted):
+    if not mark or not path.isdecimal() or not wanted.isdecimal() or int(path) == int(wanted):
         return None
     return path, wanted
 
