@@ -12,6 +12,7 @@ from uuid import uuid4
 
 from bullpy import errors
 from bullpy.doctor.verdicts import CHECKS, Cause, Certainty, Level, Proof, Verdict
+from bullpy.ownscripts import run_on_queue
 from bullpy.queue import Queue
 from bullpy.settings import RedisSettings, WorkerSettings
 from bullpy.worker import Worker
@@ -85,7 +86,11 @@ async def try_queue(
         async with Queue(name, redis=settings, prefix=prefix) as queue:
             queue.backend.producer = None
             async with asyncio.timeout(3 * timeout):
+                was_used = await queue.client.exists(queue.keys["id"])
+                had_meta = await queue.client.exists(queue.keys["meta"])
                 found = await _follow(queue, timeout)
+                if not was_used:
+                    await run_on_queue(queue.backend, _FORGET, "" if had_meta else "1")
     except (errors.BullpyError, TimeoutError) as error:
         found = _refused(error, name)
     return replace(found, queue=name)
@@ -165,6 +170,21 @@ async def _until(news: asyncio.Event, is_done: Any, timeout: float) -> None:
             while not is_done():
                 news.clear()
                 await news.wait()
+
+
+_FORGET = b"""
+-- KEYS[1] the queue's `meta`; ARGV[1] '1' if the probe has made it. The probe's job was the first
+-- that was ever added: that there was none before is what proves that producers write elsewhere.
+-- Any other job has made the counter go on.
+local base = string.sub(KEYS[1], 1, -5)
+if redis.call('GET', base .. 'id') ~= '1' then return 0 end
+redis.call('DEL', base .. 'id', base .. 'events')
+-- More fields are of somebody who came meanwhile.
+if ARGV[1] == '1' and redis.call('HLEN', KEYS[1]) == 1 then
+    redis.call('HDEL', KEYS[1], 'opts.maxLenEvents')
+end
+return 1
+"""
 
 
 async def _remove(queue: Queue) -> None:

@@ -11,7 +11,7 @@ import pytest
 from bullpy import EmbeddedServer, Queue, errors
 from bullpy.connection.asking import Asker
 from bullpy.connection.identity import QueueFingerprint
-from bullpy.doctor import diagnose, elsewhere, reading, report
+from bullpy.doctor import diagnose, elsewhere, probing, reading, report
 from bullpy.doctor.look import NO_KEY, NO_TTL, Look, QueueLook
 from bullpy.settings import RedisSettings
 
@@ -131,16 +131,27 @@ async def test_probe_leaves_nothing(own_server: EmbeddedServer) -> None:
 
 
 async def test_probe_in_a_queue_without_worker_is_taken_out_again(queue: Queue) -> None:
-    from bullpy.doctor import probing
-
     verdict = await probing.try_queue(queue.name, queue.redisConnection.settings, "bull", BRIEF)
     assert (verdict.code, verdict.queue) == ("probe-not-taken", queue.name)
     assert await queue.count() == 0
 
 
-async def test_probe_whose_add_was_held_up_is_taken_out_again(own_server: EmbeddedServer) -> None:
-    from bullpy.doctor import probing
+async def test_probe_does_not_hide_that_no_job_was_ever_added(own_server: EmbeddedServer) -> None:
+    asked: Any = {"redis": own_server.url, "interval": BRIEF}
+    before = await diagnose(["new"], **asked)
+    settings = RedisSettings.of(own_server.url)
+    assert (await probing.try_queue("new", settings, "bull", BRIEF)).code == "probe-not-taken"
+    after = await diagnose(["new"], **asked)
+    codes = [each.code for each in before.verdicts]
+    assert "never-added" in codes
+    assert [each.code for each in after.verdicts] == codes
+    async with Queue("new", redis=own_server.url) as queue:
+        await queue.add("x", delay=600)
+        await probing.try_queue("new", settings, "bull", BRIEF)
+        assert await queue.client.get(queue.keys["id"]) == "2"
 
+
+async def test_probe_whose_add_was_held_up_is_taken_out_again(own_server: EmbeddedServer) -> None:
     async with Queue("held", redis=own_server.url) as queue:
         # The server knows the script then, so that the probe's add is one command.
         await queue.add("x")
@@ -180,8 +191,6 @@ async def test_peer_is_compared_with_its_own_queue_where_none_is_named(
 async def test_probe_is_taken_by_a_worker_that_does_not_know_it(
     queue: Queue, start_worker: Any
 ) -> None:
-    from bullpy.doctor import probing
-
     async def refuse(job: Any) -> None:
         raise ValueError("who is redis://u:hunter2@h?")
 
