@@ -209,6 +209,7 @@ RULES = "~* &* +@all"
     ("denied", "name"),
     [
         ("-client|list", "CLIENT LIST"),
+        ("-client", "CLIENT LIST"),
         ("-info", "INFO"),
         ("-acl", "ACL LOG"),
         ("-slowlog", "SLOWLOG"),
