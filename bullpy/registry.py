@@ -48,7 +48,7 @@ _TAGGED = re.compile(r"\{[^}]+\}")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Held(_Part):
@@ -333,7 +333,7 @@ async def read(asker: Asker, places: Iterable[tuple[str, str]]) -> Registry:
     )
     now = time.time() if refused(time_reply) else int(time_reply[0]) + int(time_reply[1]) / 1e6
     commands = [
-        ("MGET", *(key_of(*queue, cast("bytes", each).decode()) for each in ids))
+        ("MGET", *(key_of(*queue, cast("bytes", each).decode(errors="replace")) for each in ids))
         for queue, ids in zip(queues, lists, strict=True)
         if not refused(ids) and ids
     ]
@@ -370,5 +370,5 @@ def _parse(raw: bytes) -> Record | None:
     try:
         return Record.model_validate_json(raw)
     except ValidationError:
-        # Of a version that writes them in another way.
+        # Of a version that writes them in another way, or of somebody else.
         return None

@@ -61,8 +61,9 @@ def doctor(
     Redis cannot be reached.
     """
     import asyncio
+    import json
 
-    from bullpy import logs
+    from bullpy import errors, logs
     from bullpy.settings import WorkerSettings
 
     logs.configure("error", "console")
@@ -84,6 +85,10 @@ def doctor(
     found: list[int] = []
     try:
         asyncio.run(_rounds(queue or [], asked, found, watch=watch, as_json=as_json))
+    except errors.BullpyError as error:
+        if as_json:
+            typer.echo(json.dumps({"error": errors.as_dict(error)}))
+        raise
     except KeyboardInterrupt:
         if not found:
             raise

@@ -8,6 +8,7 @@ from bullpy.doctor.diagnose import Diagnosis
 from bullpy.doctor.look import NO_KEY, QueueLook
 from bullpy.doctor.project import ProjectReport
 from bullpy.doctor.verdicts import Level, lines_of
+from bullpy.terminal import printable
 
 _WITHOUT = {
     "CLIENT LIST": "which workers are connected, and what they do",
@@ -17,9 +18,17 @@ _WITHOUT = {
 }
 """What is not known without a command."""
 
+LONGEST = 4000
+"""Characters of a line."""
+
 
 def lines(diagnosis: Diagnosis) -> Iterator[str]:
-    """The report, line by line."""
+    """The report, line by line; what could upset a terminal is escaped."""
+    for line in _lines(diagnosis):
+        yield printable(line, LONGEST)
+
+
+def _lines(diagnosis: Diagnosis) -> Iterator[str]:
     yield from _connection(diagnosis)
     if diagnosis.look is not None:
         for queue in diagnosis.look.queues:
