@@ -13,18 +13,18 @@ _MASK = "***"
 _WORD = re.compile(r"\S++")
 _USER = re.compile(r"[^/@:]*:")
 _NAMED = re.compile(
-    r"(?<![\w.-])(?P<head>(?=[\w.-]*?(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key"
-    r"|access[_-]?key|app[_-]?key|private[_-]?key|credentials?|signature|x-amz-[\w-]|auth))"
-    r"[\w.-]++[\"']?\s*+[=:]\s*+)"
-    r"(?P<quote>[\"']?)(?!\*\*\*)[^\s\"'&,;)}]+",
+    r"(?P<head>(?:pass(?:word|wd|phrase)?|secret|token|api[_-]?key|access[_-]?key|app[_-]?key"
+    r"|private[_-]?key|credentials?|signature|x-amz-|auth)[\w.-]{0,64}"
+    # JSON inside of JSON has its quotes escaped.
+    r"(?:\\*[\"'])?\s*[=:]\s*)(?P<quote>(?:\\*[\"'])?)(?!\*\*\*)[^\s\"'\\&,;)}]+",
     re.IGNORECASE,
 )
 _BEARER = re.compile(r"(?P<head>\b(?:bearer|basic)\s++)[A-Za-z0-9._~+/=-]{6,}", re.IGNORECASE)
 _SHAPES = re.compile(
     r"\b(?:AKIA|ASIA)[A-Z0-9]{16}\b"  # an access key of AWS
-    r"|\beyJ[\w-]{8,2000}+\.[\w-]{8,}+\.[\w-]*"  # a JSON web token
+    r"|\beyJ[\w-]{8,2000}+(?:\.[\w-]*)+"  # a JSON web token
     r"|\b(?:sk|pk|rk|ghp|gho|ghs|xox[abp])[-_][A-Za-z0-9_-]{16,}\b"  # keys with telling heads
-    r"|-----BEGIN [A-Z ]*PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
+    r"|-----BEGIN [A-Z ]{0,40}PRIVATE KEY-----.*?(?:-----END [A-Z ]*PRIVATE KEY-----|$)",
     re.DOTALL,
 )
 

@@ -48,7 +48,7 @@ _TAGGED = re.compile(r"\{[^}]+\}")
 
 
 class _Part(BaseModel):
-    model_config = ConfigDict(frozen=True, extra="ignore")
+    model_config = ConfigDict(frozen=True, extra="ignore", allow_inf_nan=False)
 
 
 class Held(_Part):
@@ -370,5 +370,5 @@ def _parse(raw: bytes) -> Record | None:
     try:
         return Record.model_validate_json(raw)
     except ValidationError:
-        # Of a version that writes them in another way.
+        # Of a version that writes them in another way, or of somebody else.
         return None

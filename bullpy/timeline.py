@@ -12,6 +12,7 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, cast
 
 from bullpy import codec
+from bullpy.eventpages import BACKWARDS
 from bullpy.jobhash import Reader
 from bullpy.joblife import ENDS, PRODUCER, REDIS, WORKER, JobLife, Step
 from bullpy.ownscripts import run_on_queue
@@ -25,7 +26,7 @@ WINDOW = 20_000
 """Events of the queue that are searched for those of the job, at most, from the newest on."""
 
 PAGE = 100
-"""Events that one script searches: their results may be large."""
+"""Events that one script searches, at most."""
 
 LONGEST = 500
 """Bytes of a field of an event that are read."""
@@ -55,7 +56,7 @@ async def _events(queue: Queue, life: JobLife) -> list[Step]:
     found: list[Step] = []
     end = "+"
     while life.searched < WINDOW:
-        looked, newest, oldest, entries = await run_on_queue(
+        looked, newest, oldest, entries, is_all = await run_on_queue(
             queue.backend, _EVENTS, life.job_id, end, PAGE, LONGEST
         )
         if looked:
@@ -70,7 +71,7 @@ async def _events(queue: Queue, life: JobLife) -> list[Step]:
             if step.name == "created":
                 life.reaches_back = True
                 return found[::-1]
-        if looked < PAGE:
+        if is_all:
             # The stream has been read whole: either nothing was dropped, or its beginning.
             break
     return found[::-1]
@@ -224,13 +225,16 @@ def _timed(steps: list[Step]) -> list[Step]:
     return timed
 
 
-_EVENTS = b"""
+_EVENTS = (
+    BACKWARDS
+    + """
 -- KEYS[1] the queue's `meta`; ARGV[1] a job's id, ARGV[2] where to begin, from the newest on,
 -- ARGV[3] how many events to look at, ARGV[4] bytes of a field. Gives how many there were, the ids
--- of the newest and the oldest, and those of the job.
+-- of the newest and the oldest, those of the job, and 1 where the stream begins there.
 local events = string.sub(KEYS[1], 1, -5) .. 'events'
-local entries = redis.call('XREVRANGE', events, ARGV[2], '-', 'COUNT', ARGV[3])
 local id, longest, found = ARGV[1], tonumber(ARGV[4]), {}
+-- A longer id would not be known any more once it is cut.
+local entries, is_all = backwards(events, ARGV[2], tonumber(ARGV[3]), math.max(longest, #id))
 for _, entry in ipairs(entries) do
     local fields, ours = entry[2], false
     for index = 1, #fields, 2 do
@@ -238,13 +242,14 @@ for _, entry in ipairs(entries) do
         if (name == 'jobId' or name == 'deduplicatedJobId') and fields[index + 1] == id then
             ours = true
         end
-        fields[index + 1] = string.sub(fields[index + 1], 1, longest)
     end
     if ours then found[#found + 1] = entry end
 end
-if #entries == 0 then return { 0, '', '', found } end
-return { #entries, entries[1][1], entries[#entries][1], found }
+local all = is_all and 1 or 0
+if #entries == 0 then return { 0, '', '', found, all } end
+return { #entries, entries[1][1], entries[#entries][1], found, all }
 """
+).encode()
 
 _FACTS = b"""
 -- KEYS[1] the queue's `meta`; ARGV[1] a job's id, ARGV[2] '1' for its data too. Gives the fields

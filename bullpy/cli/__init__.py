@@ -16,6 +16,9 @@ import typer
 from bullpy import errors
 from bullpy.cli import audio, doctor, job, ps, repair, version, worker
 
+LONGEST = 4000
+"""Characters of a line of an error."""
+
 app = typer.Typer(
     name="bullpy",
     help="Python workers for BullMQ queues.",
@@ -54,9 +57,14 @@ def main() -> NoReturn:
 
 
 def _message(error: errors.BullpyError) -> str:
-    lines = [f"error: {error.message}"]
-    if error.cause:
-        lines.append(f"cause: {error.cause}")
-    if error.fix:
-        lines.append(f"fix:   {error.fix}")
+    from bullpy.terminal import printable
+
+    parts = {"error": error.message, "cause": error.cause, "fix": error.fix}
+    # Some messages have several lines, and some quote what a server or a name says.
+    lines = [
+        printable(line, LONGEST)
+        for name, text in parts.items()
+        if text
+        for line in f"{name + ':':<6} {text}".split("\n")
+    ]
     return "\n".join(lines)

@@ -11,6 +11,10 @@ if TYPE_CHECKING:
     from bullpy.doctor import Diagnosis
 
 
+LONGER = 4
+"""With --watch, how many times as long all rounds but the first look at who is connected."""
+
+
 def doctor(
     queue: Annotated[
         list[str] | None,
@@ -61,8 +65,9 @@ def doctor(
     Redis cannot be reached.
     """
     import asyncio
+    import json
 
-    from bullpy import logs
+    from bullpy import errors, logs
     from bullpy.settings import WorkerSettings
 
     logs.configure("error", "console")
@@ -84,6 +89,10 @@ def doctor(
     found: list[int] = []
     try:
         asyncio.run(_rounds(queue or [], asked, found, watch=watch, as_json=as_json))
+    except errors.BullpyError as error:
+        if as_json:
+            typer.echo(json.dumps({"error": errors.as_dict(error)}))
+        raise
     except KeyboardInterrupt:
         if not found:
             raise
@@ -101,12 +110,14 @@ async def _rounds(
     told: object = None
     while watch or not found:
         diagnosis = await diagnose(queues, **asked)
-        news = [(verdict.code, verdict.queue) for verdict in diagnosis.verdicts]
+        news = [(each.code, each.queue, each.level) for each in diagnosis.verdicts]
         if as_json or news != told:
             _tell(diagnosis, as_json)
         told = news
         found.append(diagnosis.exit_code)
         if watch:
+            # From now on there is time to see what comes and goes.
+            asked["watch"] = LONGER * asked["interval"]
             # What ends before its time, as where nothing answers, is not asked again at once.
             await asyncio.sleep(max(0.0, asked["interval"] - diagnosis.seconds))
 

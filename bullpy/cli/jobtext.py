@@ -20,7 +20,7 @@ REASON_SHOWN = 500
 def life_lines(life: JobLife, *, timeline: bool) -> Iterator[str]:
     """A job: what it is now, and if asked for how it came to that."""
     state = str(life.state) if life.exists else "gone"
-    yield f"job {printable(life.job_id, 200)} of queue {life.queue}: {state}"
+    yield f"job {printable(life.job_id, 200)} of queue {printable(life.queue, 200)}: {state}"
     for label, value in _facts(life):
         yield f"  {label:<9} {value}"
     if not timeline:

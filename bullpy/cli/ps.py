@@ -20,6 +20,9 @@ LONGEST = 1000
 SHOWN_GONE = 5
 """Processes that are gone which are shown of each queue, unless all are asked for."""
 
+SHOWN_CELL = 60
+"""Characters of a name, a host or an id in the table."""
+
 SHOWN_JOBS = 4
 """Ids of jobs that a line shows."""
 
@@ -64,12 +67,10 @@ def ps(
     lines = [
         line for name, found in seen.queues.items() for line in _lines(name, found, everything)
     ]
-    lines = [printable(line, LONGEST) for line in lines]
-    typer.echo(
-        "\n".join(lines or [f"No process is there for any queue with prefix {seen.prefix}."])
-    )
+    lines = lines or [f"No process is there for any queue with prefix {seen.prefix}."]
+    typer.echo("\n".join(printable(line, LONGEST) for line in lines))
     for note in seen.notes:
-        typer.echo(f"note: {note}", err=True)
+        typer.echo(f"note: {printable(note, LONGEST)}", err=True)
 
 
 class _Seen:
@@ -184,17 +185,20 @@ _HEAD = ("ROLE", "LANG", "STATE", "NAME", "HOST", "PID", "AGE", "VERSION", "JOBS
 
 def _row(process: Process) -> tuple[str, ...]:
     from bullpy.doctor.wording import span
+    from bullpy.terminal import printable
 
     more = len(process.jobs) - SHOWN_JOBS
-    jobs = " ".join(process.jobs[:SHOWN_JOBS]) + (f" and {more} more" if more > 0 else "")
-    return (
+    shown = [printable(each, SHOWN_CELL) for each in process.jobs[:SHOWN_JOBS]]
+    jobs = " ".join(shown) + (f" and {more} more" if more > 0 else "")
+    cells = (
         process.role,
-        process.lang or "-",
+        process.lang,
         process.state,
-        process.name or "-",
-        process.host or "-",
-        str(process.pid or "-"),
+        process.name,
+        process.host,
+        str(process.pid or ""),
         span(process.age),
-        process.version or "-",
-        jobs or "-",
+        process.version,
     )
+    # Here and not line by line: widths are counted in characters that are shown.
+    return *(printable(cell, SHOWN_CELL) or "-" for cell in cells), jobs or "-"

@@ -21,6 +21,9 @@ Apply = Annotated[
     bool, typer.Option("--apply/--dry-run", help="Do it; without, only tell what would be done.")
 ]
 
+LONGEST = 4000
+"""Characters of a line."""
+
 app = typer.Typer(
     help="Mend a queue; each command only tells what it would do, unless --apply is given.",
     rich_markup_mode=None,
@@ -225,7 +228,9 @@ def log(
     for entry in entries:
         typer.echo("\n".join(_told(entry)))
     if not entries:
-        typer.echo(f"nothing of queue {queue} was repaired yet")
+        from bullpy.terminal import printable
+
+        typer.echo(f"nothing of queue {printable(queue, 200)} was repaired yet")
 
 
 def _repair(
@@ -244,6 +249,7 @@ def _repair(
     import json
 
     from bullpy import errors
+    from bullpy.terminal import printable
 
     try:
         report, warnings = asyncio.run(_mend(mend, queue, redis, prefix))
@@ -255,13 +261,17 @@ def _repair(
     if as_json:
         typer.echo(json.dumps(report.as_dict() | {"warnings": warnings}))
     else:
-        typer.echo("\n".join([f"queue {queue}: {name}", *map("  {}".format, report.sentences())]))
+        lines = [f"queue {queue}: {name}", *map("  {}".format, report.sentences())]
+        typer.echo("\n".join(printable(line, LONGEST) for line in lines))
         for warning in warnings:
-            typer.echo(f"warning: {warning['message']}\n{warning['cause']}", err=True)
+            typer.echo(f"warning: {printable(warning['message'], LONGEST)}", err=True)
+            typer.echo(printable(str(warning["cause"]), LONGEST), err=True)
         if report.log_error:
-            typer.echo(f"warning: it is not in the log of repairs: {report.log_error}", err=True)
+            told = f"warning: it is not in the log of repairs: {report.log_error}"
+            typer.echo(printable(told, LONGEST), err=True)
         if report.dry_run and not report.found_nothing:
-            typer.echo(f"nothing was changed; to do it: {_again()}{more} --apply")
+            again = f"nothing was changed; to do it: {_again()}{more} --apply"
+            typer.echo(printable(again, LONGEST))
     if report.dry_run and not report.found_nothing:
         raise typer.Exit(1)
 

@@ -246,7 +246,9 @@ class _Run:
             return None
 
     async def select(self) -> str:
-        await self.call("SELECT", str(self.settings.db))
+        if self.settings.db:
+            # A connection begins in database 0, and an ACL may forbid the command.
+            await self.call("SELECT", str(self.settings.db))
         return f"database {self.settings.db}"
 
     async def call(self, *command: str) -> bytes:

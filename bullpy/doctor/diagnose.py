@@ -3,11 +3,12 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import time
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from bullpy import errors, registry
 from bullpy.backend import check_queue_name
@@ -18,8 +19,10 @@ from bullpy.doctor import checks, elsewhere, origins, probing, reaching, reading
 from bullpy.doctor.look import Look, QueueLook
 from bullpy.doctor.peer import compare_with_peer
 from bullpy.doctor.project import ProjectReport, inspect
-from bullpy.doctor.verdicts import CHECKS, Level, Verdict, level_of, ordered
+from bullpy.doctor.verdicts import CHECKS, Cause, Level, Proof, Verdict, level_of, ordered
 from bullpy.settings import RedisSettings
+
+log = logging.getLogger("bullpy.doctor")
 
 INTERVAL = 6.0
 """Seconds between the first and the last look: longer than a worker of BullMQ waits for a job
@@ -34,6 +37,21 @@ CONNECT_WITHIN = 5.0
 MOST_QUEUES = 20
 """Queues that are looked at when none is named."""
 
+CHECK_FAILED = Cause(
+    code="check-failed",
+    number=0,
+    level=Level.WARNING,
+    title="A check of the doctor itself failed",
+    symptom="The report has fewer verdicts than it should, and names the check.",
+    why="What lies in Redis is of a form that the check does not know: a defect of bullpy. The "
+    "other checks are not touched.",
+    fix="Report it with the output of `bullpy doctor --json` and the traceback of the log.",
+    rank=99,
+)
+CHECKS.declare(CHECK_FAILED)
+
+_Seen = TypeVar("_Seen", Look, QueueLook)
+
 assert checks  # importing it declares all checks
 
 
@@ -44,6 +62,7 @@ class Diagnosis:
     Attributes:
         verdicts: What is wrong, the most important first; also explanations of level OK.
         queues: The queues that were looked at.
+        left_out: Further ones that were found where none was named, and not looked at.
         steps: How connecting went, step by step.
         settings: The connection's settings, with what each comes from.
         look: All that was seen; None where Redis could not be reached.
@@ -55,6 +74,7 @@ class Diagnosis:
 
     verdicts: list[Verdict] = field(default_factory=list[Verdict])
     queues: list[str] = field(default_factory=list[str])
+    left_out: list[str] = field(default_factory=list[str])
     steps: tuple[Step, ...] = ()
     settings: list[origins.Origin] = field(default_factory=list[origins.Origin])
     look: Look | None = field(default=None, repr=False)
@@ -80,6 +100,7 @@ class Diagnosis:
             "level": self.level.word,
             "verdicts": [verdict.as_dict() for verdict in self.verdicts],
             "queues": self.queues,
+            "left_out": self.left_out,
             "server": None if identity is None else str(identity),
             "settings": [
                 {"name": each.name, "value": each.value, "source": each.source}
@@ -177,7 +198,22 @@ def check_project(folder: Path | str) -> Diagnosis:
 
 def _of_queue(queue: QueueLook) -> Iterator[Verdict]:
     for check in CHECKS.of_queue:
-        yield from check(queue)
+        yield from _said(check, queue)
+
+
+def _said(check: Callable[[_Seen], Iterable[Verdict]], seen: _Seen) -> list[Verdict]:
+    """What a check finds; one that fails takes no other's verdict along."""
+    try:
+        return list(check(seen))
+    except Exception as error:
+        name = f"{check.__module__}.{getattr(check, '__name__', 'check')}"
+        log.exception("the check %s failed", name)
+        return [
+            CHECK_FAILED.verdict(
+                f"The check {name} failed; what it would have found is not known.",
+                Proof(name, errors.describe(error)),
+            )
+        ]
 
 
 async def _probed(probe: bool | str, settings: RedisSettings, prefix: str) -> Verdict:
@@ -243,7 +279,7 @@ class _Visit:
         look.servers.append(await reading.read_server(asker, look.forbidden))
         if not diagnosis.queues:
             found = await elsewhere.queues_here(asker, self.prefix)
-            diagnosis.queues = found[:MOST_QUEUES]
+            diagnosis.queues, diagnosis.left_out = found[:MOST_QUEUES], found[MOST_QUEUES:]
         look.queues = [QueueLook(look, self.prefix, name) for name in diagnosis.queues]
         suspects: dict[str, list[str]] = {}
         for queue in look.queues:
@@ -266,7 +302,7 @@ class _Visit:
                 queue.elsewhere = await search.find(queue)
             for place in await elsewhere.children(asker, queue.last):
                 if place != (queue.prefix, queue.name):
-                    queue.children[place] = await reading.read_queue(asker, *place)
+                    await self.child(asker, queue, place)
         diagnosis.look = look
         diagnosis.forbidden = look.forbidden
 
@@ -281,6 +317,15 @@ class _Visit:
         except errors.RedisError as error:
             queue.refusal = f"{error.message} {error.cause or ''}".strip()
             queue.samples.clear()
+
+    async def child(self, asker: Asker, queue: QueueLook, place: tuple[str, str]) -> None:
+        """Look at a queue that jobs wait for; one that cannot be read is left out."""
+        try:
+            queue.children[place] = await reading.read_queue(asker, *place)
+        except errors.RedisUnavailableError:
+            raise
+        except errors.RedisError as error:
+            log.debug("queue %s:%s cannot be read: %s", *place, error)
 
     async def watch(self, asker: Asker, ends: float) -> None:
         """Look at who is connected until then."""
@@ -298,7 +343,7 @@ class _Visit:
     def judge(self) -> list[Verdict]:
         found: list[Verdict] = []
         for check in CHECKS.of_server:
-            found += check(self.look)
+            found += _said(check, self.look)
         for queue in self.look.queues:
             own = [reaching.unreadable(queue)] if queue.refusal else _of_queue(queue)
             found += [replace(verdict, queue=queue.name) for verdict in own]

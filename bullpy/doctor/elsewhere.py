@@ -137,8 +137,9 @@ class Search:
         """What commands are answered in a database; back in the own one afterwards."""
         if db == home:
             return await self._asker.ask(*commands)
-        replies = await self._asker.ask(("SELECT", db), *commands, ("SELECT", home))
-        return replies[1:-1]
+        selected, *replies, _ = await self._asker.ask(("SELECT", db), *commands, ("SELECT", home))
+        # Where it may not be selected, the others were answered by the own one.
+        return [selected] * len(commands) if refused(selected) else replies
 
 
 _Name = tuple[int, str, str]

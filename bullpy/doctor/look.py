@@ -160,12 +160,14 @@ class Sample:
         """The BullMQ version of the Node producer that connected last; empty if unknown."""
         _, _, text = self.meta.get("version", "").partition(":")
         parts = text.split("-")[0].split(".")
-        return tuple(int(part) for part in parts if part.isdecimal())
+        return tuple(int(part[:9]) for part in parts if part.isdecimal())
 
     def number(self, field_name: str) -> int | None:
         """A number of `meta`, such as `concurrency`, `max`, `duration`; None without it."""
-        text = self.meta.get(field_name, "")
-        return int(float(text)) if text.replace(".", "", 1).isdecimal() else None
+        try:
+            return int(float(self.meta[field_name]))
+        except (KeyError, ValueError, OverflowError):
+            return None
 
     def newest(self, *names: str) -> Event | None:
         """The newest event of these names."""

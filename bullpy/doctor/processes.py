@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 from bullpy.doctor.clients import Client, Listener
 from bullpy.doctor.redact import redact
@@ -70,8 +71,25 @@ class Process:
             "version": self.version or None,
             "jobs": list(self.jobs),
             "notes": list(self.notes),
-            "record": None if record is None else record.model_dump(mode="json"),
+            "record": None if record is None else _redacted(record.model_dump(mode="json")),
         }
+
+
+def _redacted(value: Any) -> Any:
+    """What a record says, without secrets: whoever wrote it may not have taken them out."""
+    match value:
+        case str():
+            return redact(value)
+        case float():
+            # JSON has no Infinity, and what reads records takes it.
+            return value if math.isfinite(value) else None
+        case list():
+            return [_redacted(each) for each in cast("list[Any]", value)]
+        case dict():
+            pairs = cast("dict[str, Any]", value).items()
+            return {name: _redacted(each) for name, each in pairs}
+        case _:
+            return value
 
 
 def processes_of(
@@ -116,7 +134,7 @@ def processes_of(
     ]
     # Sorting is stable: records come as the registry gives them, those that left last first.
     order = {"worker": 0, "producer": 1, "events": 2}
-    return sorted(found, key=lambda each: (not each.is_alive, order[each.role]))
+    return sorted(found, key=lambda each: (not each.is_alive, order.get(each.role, len(order))))
 
 
 def queues_of(clients: Iterable[Client], prefix: str, known: Iterable[str]) -> list[str]:
@@ -142,8 +160,8 @@ def _of_record(record: Record, now: float, client: Client | None, *, knows: bool
         lang=record.lang,
         is_alive=is_alive,
         state=state,
-        name=record.name,
-        host=record.host,
+        name=redact(record.name),
+        host=redact(record.host),
         pid=record.pid,
         age=max(0.0, (record.ended.at if record.ended else now) - record.started),
         version=" ".join(
@@ -161,7 +179,10 @@ def _state(record: Record, now: float, client: Client | None, *, knows: bool) ->
     if record.ended is not None:
         code = record.ended.code
         ended = "" if code is None else f" (exit code {code})"
-        return False, f"left {span(now - record.ended.at)} ago: {record.ended.reason}{ended}"
+        return (
+            False,
+            f"left {span(now - record.ended.at)} ago: {redact(record.ended.reason)}{ended}",
+        )
     if record.role == "producer":
         # It writes when it adds, and says nothing when it does not.
         return record.is_live(now), f"added {record.added}, the last one {span(silence)} ago"

@@ -13,9 +13,10 @@ from bullpy.connection.asking import Asker, refused
 from bullpy.connection.identity import parse_info
 from bullpy.doctor.clients import Client, parse_clients
 from bullpy.doctor.look import NO_KEY, Event, Job, Sample, Server
+from bullpy.eventpages import BACKWARDS
 
 EVENTS = 200
-"""Events that are read of each queue."""
+"""Events that are read of each queue; fewer where they are large."""
 
 JOBS = 10
 """Jobs that are looked at in each list."""
@@ -135,7 +136,7 @@ async def read_server(asker: Asker, forbidden: dict[str, str]) -> Server:
             if name.startswith("cmdstat_")
         },
         errors={
-            name.removeprefix("errorstat_"): int(text.rpartition("=")[2] or 0)
+            name.removeprefix("errorstat_"): _number(text.rpartition("=")[2]) or 0
             for name, text in fields.items()
             if name.startswith("errorstat_")
         },
@@ -259,7 +260,7 @@ def _number(value: Any) -> int | None:
         return None
 
 
-_SAMPLE = f"""
+_SAMPLE = f"""{BACKWARDS}
 -- KEYS[1] the queue's `meta`. ARGV: events, jobs per list, ids checked, places searched, characters
 -- shown; then ids to look for. Reads only. A key of another type than BullMQ's counts as absent.
 local base = string.sub(KEYS[1], 1, -5)
@@ -285,11 +286,36 @@ end
 local now = redis.call('TIME')
 local ms = now[1] * 1000 + math.floor(now[2] / 1000)
 
+-- All of the jobs together: decoding a megabyte takes longer than others should wait.
+local decodable = 131072
 local function is_json(key)
-    if (ask('HSTRLEN', key, 'data') or 0) > 262144 then return false end
+    local length = ask('HSTRLEN', key, 'data') or 0
+    if length > decodable then return false end
     local data = ask('HGET', key, 'data')
     if not data then return false end
-    return pcall(cjson.decode, data) and 1 or 0
+    decodable = decodable - length
+    local decoded, reason = pcall(cjson.decode, data)
+    if decoded then return 1 end
+    -- What it refuses and JSON.parse takes: half of a pair of surrogates, and deep nesting.
+    if string.find(reason, 'unicode', 1, true) or string.find(reason, 'nested', 1, true) then
+        return false
+    end
+    return 0
+end
+-- Texts that may be of any length are not even read where they are long.
+local TEXTS = set('name', 'pb', 'failedReason', 'defa', 'progress')
+local function texts(key, names)
+    local short = {{}}
+    for index, name in ipairs(names) do
+        local length = TEXTS[name] and ask('HSTRLEN', key, name) or 0
+        short[index] = length <= 65536 and name or ''
+    end
+    local values = list('HMGET', key, unpack(short))
+    for index, name in ipairs(short) do
+        if name == '' then values[index] = '(over 64 KiB)' end
+        values[index] = cut(values[index])
+    end
+    return values
 end
 
 local FIELDS = {{{", ".join(f"'{name}'" for name in _FIELDS)}}}
@@ -301,8 +327,8 @@ local function job(id, more)
         more.score and math.floor(more.score / 4096) or 0,
         more.children and list('SRANDMEMBER', key .. ':dependencies', 5) or {{}},
     }}
-    local values = list('HMGET', key, unpack(FIELDS))
-    for index = 1, #FIELDS do row[#row + 1] = cut(values[index]) end
+    local values = texts(key, FIELDS)
+    for index = 1, #FIELDS do row[#row + 1] = values[index] or false end
     return row
 end
 local function rows(ids, more)
@@ -357,12 +383,12 @@ for index = 6, #ARGV do look_for(ARGV[index]) end
 
 local SEEN = set('event', 'jobId', {", ".join(f"'{name}'" for name in _EVENT_FIELDS)})
 local stream, deduplicated, repeats = {{}}, {{}}, 0
-for _, entry in ipairs(list('XREVRANGE', base .. 'events', '+', '-', 'COUNT', events)) do
+for _, entry in ipairs((backwards(base .. 'events', '+', events, shown))) do
     local fields, by_name = {{}}, {{}}
     for index = 1, #entry[2], 2 do
         local name, value = entry[2][index], entry[2][index + 1]
         if SEEN[name] then
-            fields[#fields + 1], fields[#fields + 2] = name, cut(value)
+            fields[#fields + 1], fields[#fields + 2] = name, value
             by_name[name] = value
         end
     end

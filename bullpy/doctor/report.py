@@ -18,7 +18,6 @@ _WITHOUT = {
 }
 """What is not known without a command."""
 
-
 LONGEST = 4000
 """Characters of a line."""
 
@@ -36,6 +35,8 @@ def _lines(diagnosis: Diagnosis) -> Iterator[str]:
             yield _queue(queue)
         if not diagnosis.look.queues:
             yield "queues     none was found under this prefix; name one with --queue"
+    if diagnosis.left_out:
+        yield f"not seen   {len(diagnosis.left_out)} more queues; name them with --queue"
     for command, reason in diagnosis.forbidden.items():
         yield f"not known  {_WITHOUT[command]}: {command} is not allowed ({reason})"
     if diagnosis.project is not None:

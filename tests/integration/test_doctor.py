@@ -11,7 +11,7 @@ import pytest
 from bullpy import EmbeddedServer, Queue, errors
 from bullpy.connection.asking import Asker
 from bullpy.connection.identity import QueueFingerprint
-from bullpy.doctor import diagnose, elsewhere, probing, reading, report
+from bullpy.doctor import CHECKS, diagnose, elsewhere, probing, reading, report
 from bullpy.doctor.look import NO_KEY, NO_TTL, Look, QueueLook
 from bullpy.settings import RedisSettings
 
@@ -317,3 +317,44 @@ async def test_origin_of_each_setting_is_told(
 async def test_wrong_queue_name_is_refused() -> None:
     with pytest.raises(errors.ConfigurationError):
         await diagnose(["a:b"], redis="redis://127.0.0.1:1")
+
+
+async def test_another_database_that_may_not_be_selected_is_not_taken_for_the_own_one(
+    own_server: EmbeddedServer,
+) -> None:
+    async with Queue("q", redis=own_server.url.replace("/0", "/1")) as queue:
+        await queue.add("x")
+    async with Queue("q", redis=own_server.url) as queue:
+        await queue.add("x")
+        rules = [*RULES.split(), "-select"]
+        await queue.client.execute_command("ACL", "SETUSER", "ops", "on", ">pw", *rules)
+    url = own_server.url.replace("redis://", "redis://ops:pw@")
+    found = await diagnose(["q"], redis=url, interval=BRIEF)
+    assert found.look is not None
+    elsewhere_found = found.look.queues[0].elsewhere
+    assert elsewhere_found is not None
+    assert elsewhere_found.places == ()
+    assert found.verdicts[0].code == "no-worker"
+
+
+async def test_check_that_fails_takes_no_other_verdict_along(
+    queue: Queue, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def broken(_: object) -> list[Any]:
+        raise ZeroDivisionError("nobody thought of this")
+
+    await queue.add("x")
+    monkeypatch.setattr(CHECKS, "of_queue", [broken, *CHECKS.of_queue])
+    found = await diagnose([queue.name], redis=queue.redisConnection.settings, interval=BRIEF)
+    assert found.verdicts[0].code == "no-worker"
+    (failed,) = [verdict for verdict in found.verdicts if verdict.code == "check-failed"]
+    assert "nobody thought of this" in failed.proofs[0].value
+
+
+async def test_queues_beyond_the_first_twenty_are_counted(own_server: EmbeddedServer) -> None:
+    for number in range(22):
+        async with Queue(f"q{number:02}", redis=own_server.url) as queue:
+            await queue.add("x", delay=600)
+    found = await diagnose([], redis=own_server.url, interval=BRIEF)
+    assert (len(found.queues), found.left_out) == (20, ["q20", "q21"])
+    assert "2 more queues" in "\n".join(report.lines(found))

@@ -31,6 +31,8 @@ from bullpy.doctor.verdicts import Cause, Certainty, Level, Proof, level_of, ord
         "-----BEGIN RSA PRIVATE KEY-----\nhunter2\n-----END RSA PRIVATE KEY-----",
         "key AKIAHUNTER2HUNTER222 is wrong".replace("HUNTER2HUNTER222", "HUNTER2HUNTERX22"),
         "eyJhunter2hunter2.eyJhunter2hunter2.hunter2",
+        r'{"body": "{\"token\": \"hunter2\"}"}',
+        r"{\\\"token\\\":\\\"hunter2\\\"}",
     ],
 )
 def test_secrets_are_masked(text: str) -> None:
@@ -50,6 +52,16 @@ def test_secrets_are_masked(text: str) -> None:
 )
 def test_plain_text_stays_as_it_is(text: str) -> None:
     assert redact(text) == text
+
+
+@pytest.mark.parametrize(
+    "piece", ["x", "a+", "a.", "://", "password", "token=", "eyJ", "sk-", "a://b@", "-----BEGIN A "]
+)
+def test_long_text_is_redacted_at_once(piece: str) -> None:
+    began = time.process_time()
+    redact(piece * (50_000 // len(piece)))
+    # Seconds; a pattern that looks at each part of a word again takes minutes.
+    assert time.process_time() - began < 3
 
 
 @given(st.text())
