@@ -128,12 +128,15 @@ class RedisSettings(Settings):
 
     @property
     def masked_url(self) -> str:
-        """The address as a URL, with `***` for the password."""
+        """The address as a URL, with `***` for the password.
+
+        A user without password is most likely one: `redis://secret@host` lacks a colon.
+        """
         return redis_url.build(
             host=self.host,
             port=self.port,
             db=self.db,
-            username=self.username,
+            username="***" if self.username and self.password is None else self.username,
             password=None if self.password is None else "***",
             unix_socket=self.unix_socket,
             tls=self.tls,

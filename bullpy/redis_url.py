@@ -101,7 +101,10 @@ def parse(url: str, *, source: str = "The Redis URL") -> Url:
 
 
 def mask(url: str) -> str:
-    """The URL with its password as `***`; also for text that is no valid URL."""
+    """The URL with its password as `***`; also for text that is no valid URL.
+
+    What stands alone before the `@` is masked too: it is a password whose colon was forgotten.
+    """
     text = url.strip()
     found = _SCHEME.match(text)
     start = found.end() if found else 0
@@ -109,7 +112,7 @@ def mask(url: str) -> str:
     before, at, after = rest.rpartition("@")
     if at:
         user, colon, _ = before.partition(":")
-        rest = f"{user}{':***' if colon else ''}@{after}"
+        rest = f"{f'{user}:' if colon else ''}***@{after}" if before else f"@{after}"
     else:
         rest = _mask_odd_port(rest)
     return _SECRET_OPTION.sub(r"\1***", head + rest)
@@ -140,10 +143,8 @@ def build(
     """The URL for an address; `parse` reads it back to the same."""
     user = ""
     if username or password is not None:
-        secret = (
-            "" if password is None else ":" + (password if password == "***" else _enc(password))
-        )
-        user = f"{_enc(username or '')}{secret}@"
+        secret = "" if password is None else f":{_unless_masked(password)}"
+        user = f"{_unless_masked(username or '')}{secret}@"
     if unix_socket is not None:
         return f"unix://{user}{quote(unix_socket)}" + (f"?db={db}" if db else "")
     scheme = "rediss" if tls else "redis"
@@ -153,6 +154,10 @@ def build(
     if cluster:
         return f"{scheme}+cluster://{user}{','.join(cluster)}"
     return f"{scheme}://{user}{redis_nodes.join(host, port)}/{db}"
+
+
+def _unless_masked(text: str) -> str:
+    return text if text == "***" else _enc(text)
 
 
 class _Parser:

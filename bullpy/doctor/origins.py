@@ -80,7 +80,8 @@ def origins(found: Given) -> list[Origin]:
         else:
             source = variable if is_set else _DEFAULT
         if source != _DEFAULT or (name in _ALWAYS and value not in (None, "", ())):
-            told.append(Origin(name, _shown(value), source))
+            is_secret = name == "username" and found.settings.password is None
+            told.append(Origin(name, "***" if is_secret else _shown(value), source))
     return told
 
 

@@ -51,4 +51,6 @@ def row(outcome: Outcome) -> str:
         verdict = first["code"] if first else f"({report.level})"
         certainty = first["certainty"] if first else ""
         seconds = report.seconds
-    return f"{wanted:32}{verdict:32}{certainty:11}{seconds:5.1f}  {scene.title}"
+    others = report.others if report is not None else []
+    also = f" (also {', '.join(others)})" if others else ""
+    return f"{wanted:32}{verdict:32}{certainty:11}{seconds:5.1f}  {scene.title}{also}"

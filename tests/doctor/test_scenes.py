@@ -31,6 +31,7 @@ def test_cause_is_named_first(runner: Runner, scene: Scene) -> None:
     assert first["certainty"] in scene.certainties, report
     assert first["proofs"], "a verdict without proof"
     assert first["fix"]
+    assert set(report.others) <= scene.also, f"{scene.title}, a false alarm:\n{report}"
     # Verdicts come in the order of their level, so none of a higher one may follow.
     assert first["level"] == report.level, report
     assert report.exit_code == ["ok", "warning", "blocked", "unreachable"].index(report.level)

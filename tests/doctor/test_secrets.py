@@ -25,6 +25,7 @@ SECRETS = {
     "password of the URL": "Tr0ub4dor-of-the-url",
     "password of another user": "0ther-user-s-pw",
     "password that is refused": "y3sterday-s-pw",
+    "password without a colon": "c0lonless-pw",
     "data of a job": "sk-live-4242424242424242",
     "passphrase in the data": "data-passphrase-77",
     "URL in a reason": "reason-url-pw-11",
@@ -50,12 +51,14 @@ class Place:
     Attributes:
         url: Of the server, password and all.
         refused: The same with a wrong password.
+        colonless: With the password where the user should be, and none.
         peer: Of a page that nobody serves.
         project: A folder with environment files.
     """
 
     url: str
     refused: str
+    colonless: str
     peer: str
     project: Path
 
@@ -99,7 +102,8 @@ async def place(tmp_path: Path) -> AsyncIterator[Place]:
             f"http://app:{SECRETS['URL of the peer']}@127.0.0.1:9/health/queue"
             f"?token={SECRETS['query of the peer']}"
         )
-        yield Place(url, refused, peer, tmp_path)
+        colonless = f"redis://{SECRETS['password without a colon']}@127.0.0.1:{server.port}/0"
+        yield Place(url, refused, colonless, peer, tmp_path)
 
 
 async def with_passwords(server: EmbeddedServer, stage: Stage) -> tuple[str, str]:
@@ -189,6 +193,7 @@ async def by_diagnosis(place: Place) -> dict[str, str]:
             [QUEUE], redis=place.url, project=place.project, **quick
         ),
         "diagnosis, refused": await diagnose([QUEUE], redis=place.refused),
+        "diagnosis without a colon": await diagnose([QUEUE], redis=place.colonless),
         "diagnosis of a wrong URL": await diagnose([QUEUE], redis=place.url + "?tls=maybe"),
     }
     texts = {name: "\n".join(report.lines(each)) for name, each in found.items()}

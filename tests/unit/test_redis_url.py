@@ -5,6 +5,7 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from bullpy import errors, redis_url
+from bullpy.settings import RedisSettings
 
 TEXT = st.text(st.characters(exclude_categories=("Cs",)), min_size=1, max_size=40)
 
@@ -210,6 +211,15 @@ def test_redaction_hides_any_password_without_spaces(password: str) -> None:
 def test_redaction_hides_several_urls_and_leaves_the_rest() -> None:
     text = redis_url.redact("redis://:a@h1 and rediss://u:b@h2, me@x.org, http://ok.org:80/path")
     assert text == "redis://:***@h1 and rediss://u:***@h2, me@x.org, http://ok.org:80/path"
+
+
+def test_password_whose_colon_was_forgotten_is_masked() -> None:
+    url = "redis://hunter2@10.0.0.7:6379/0"
+    assert redis_url.mask(url) == "redis://***@10.0.0.7:6379/0"
+    settings = RedisSettings.from_url(url)
+    assert settings.username == "hunter2"
+    assert "hunter2" not in settings.masked_url + repr(settings)
+    assert redis_url.mask("redis://ana:hunter2@h") == "redis://ana:***@h"
 
 
 @pytest.mark.parametrize(

@@ -110,10 +110,13 @@ def auth_refused(look: Look) -> Iterator[Verdict]:
         for name, number in grown.items()
         if number > 0
     ]
+    known = {"default", look.settings.username, *(row.user for row in look.all_clients())}
     proofs += [
-        Proof("ACL LOG", f"reason=auth username={entry.user} count={entry.count}, from {addr}")
+        Proof("ACL LOG", f"reason=auth username={user} count={entry.count}, from {addr}")
         for entry in entries[:2]
         if (addr := entry.client.addr or "an unknown address")
+        # A name that nobody else has may be a password whose colon was forgotten.
+        and (user := entry.user if entry.user in known else "***")
     ]
     who = some(entry.client.addr.rpartition(":")[0] for entry in entries if entry.client.addr)
     what = "with a wrong password or user" if entries or grown["WRONGPASS"] else "without password"

@@ -27,7 +27,7 @@ LOOP_BLOCKED = Cause(
     refutes=("a crashed worker", "a lost connection"),
     rank=42,
     # Its silence while it computes looks like that of a frozen one.
-    silences=frozenset({"poison-job", "worker-frozen"}),
+    silences=frozenset({"poison-job", "worker-frozen", "worker-never-fetched"}),
 )
 POISON = Cause(
     code="poison-job",

@@ -47,7 +47,7 @@ async def _split(stage: Stage) -> None:
     assert lists == [2, 2]
 
 
-@cause(15, "split-pause", "Node 5 paused, Node 6 added")
+@cause(15, "split-pause", "Node 5 paused, Node 6 added", also=frozenset({"paused"}))
 async def two_majors_and_a_pause(stage: Stage) -> Call:
     await _split(stage)
     await (await stage.node("6")).worker()

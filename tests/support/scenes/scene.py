@@ -44,6 +44,11 @@ class Report:
         """The first verdict."""
         return self.verdicts[0] if self.verdicts else None
 
+    @property
+    def others(self) -> list[str]:
+        """The codes of further verdicts above ok."""
+        return [each["code"] for each in self.verdicts[1:] if each["level"] != "ok"]
+
     def __str__(self) -> str:
         return (
             "\n".join(
@@ -124,6 +129,7 @@ class Scene:
         code: The cause's code; empty for a healthy situation.
         title: The situation in words; tells scenes of one cause apart.
         certainties: Those that the verdict may have.
+        also: Codes of further verdicts above ok that are right as well.
         is_long: Whether it takes long, so that it is begun first.
         is_heavy: Whether it takes a whole processor: one such scene at a time.
         build: Makes it real, and shows by Redis commands that it is.
@@ -134,6 +140,7 @@ class Scene:
     title: str
     build: Build
     certainties: frozenset[str] = SEEN
+    also: frozenset[str] = frozenset()
     is_long: bool = False
     is_heavy: bool = False
 

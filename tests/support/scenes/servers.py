@@ -19,7 +19,7 @@ from support.scenes.stage import Stage, until
 from bullpy.settings import WorkerSettings
 
 
-@cause(34, "evicted-keys", "allkeys-lru and a full memory")
+@cause(34, "evicted-keys", "allkeys-lru and a full memory", also=frozenset({"ids-without-data"}))
 async def a_cache_used_as_a_queue(stage: Stage) -> Call:
     server = await stage.server("--maxmemory", "8mb", "--maxmemory-policy", "allkeys-lru")
     node = await stage.node("5", server.url)
@@ -90,7 +90,7 @@ async def a_prefix_without_tag(stage: Stage) -> Call:
     return Call(stage.queue, cluster.url, interval=2)
 
 
-@cause(39, "auth-refused", "the worker has yesterday's password")
+@cause(39, "auth-refused", "the worker has yesterday's password", also=frozenset({"no-worker"}))
 async def yesterdays_password(stage: Stage) -> Call:
     server = await stage.server(password=True)
     await (await stage.node("5", server.url)).add_many(2)

@@ -107,7 +107,13 @@ async def an_environments_suffix(stage: Stage) -> Call:
     return Call("mails-staging", await _two_names(stage, "mails-staging", "mails"))
 
 
-@cause(5, "url-read-differently", "one URL with /1 and ?db=3, Node and the Python port", STATED)
+@cause(
+    5,
+    "url-read-differently",
+    "one URL with /1 and ?db=3, Node and the Python port",
+    STATED,
+    also=frozenset({"other-db"}),
+)
 async def one_url_two_databases(stage: Stage) -> Call:
     server = await stage.server()
     url = database(server.url, 1) + "?db=3"
