@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import base64
 import binascii
+import functools
 from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
@@ -90,7 +91,7 @@ class Client:
 
         A queue's name can look like base64, so there are sometimes two readings.
         """
-        return tuple(_readings(self.name))
+        return _readings(self.name)
 
     def listens(self, prefix: str, queue: str) -> bool:
         """Whether its name is that of a worker of this queue."""
@@ -121,7 +122,12 @@ def workers_of(clients: Iterable[Client], prefix: str, queue: str) -> list[Clien
     return [client for client in clients if client.listens(prefix, queue)]
 
 
-def _readings(name: str) -> Iterable[Listener]:
+@functools.lru_cache(maxsize=20_000)
+def _readings(name: str) -> tuple[Listener, ...]:
+    return tuple(_read(name))
+
+
+def _read(name: str) -> Iterable[Listener]:
     role, worker = "worker", ""
     if name.endswith(":qe"):
         name, role = name[:-3], "events"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import time
 from collections.abc import Sequence
 from dataclasses import replace
 from typing import Any
@@ -238,3 +239,14 @@ def test_worker_that_fetches_is_not_accused(rows: list[Client], fields: dict[str
 def test_worker_that_connected_during_the_look_is_not_accused() -> None:
     history: list[list[Client]] = [[], [fresh(age=3, idle=3)], [fresh(age=6, idle=6)]]
     assert "worker-never-fetched" not in codes(queue_look(sample(wait=1), clients=history))
+
+
+def test_thousands_of_workers_are_judged_at_once() -> None:
+    rows = [
+        worker_row(worker=f"w{number}", id=number, flags="N", idle=40) for number in range(1500)
+    ]
+    seen = queue_look(sample(wait=3, added=9), clients=rows)
+    began = time.process_time()
+    assert "worker-frozen" in codes(seen)
+    # Seconds; looking at all of them for each of them takes minutes.
+    assert time.process_time() - began < 10

@@ -198,13 +198,22 @@ def _silent(queue: QueueLook) -> Iterator[_Silent]:
         [row for row in clients if not (_only_greeted(row) and _process(row) in port)]
         for clients in history
     ]
-    names = {states.worker_name(row) for clients in history for row in clients}
+    # Once for all names: there may be thousands of them.
+    looks = [_by_name(clients) for clients in history]
+    names = {name for look in looks for name in look}
     for name in names:
-        mine = [[row for row in rows if states.worker_name(row) == name] for rows in history]
+        mine = [look.get(name, []) for look in looks]
         rows = [row for row in mine[-1] if _is_silent(row, mine)]
         holders = max(_holders(sample, name, names) for sample in (first, last))
         if len(rows) > holders:
             yield _Silent(rows, len(rows) - holders)
+
+
+def _by_name(clients: Sequence[Client]) -> dict[str, list[Client]]:
+    found: dict[str, list[Client]] = defaultdict(list)
+    for row in clients:
+        found[states.worker_name(row)].append(row)
+    return found
 
 
 def _is_silent(row: Client, history: Sequence[Sequence[Client]]) -> bool:
@@ -246,8 +255,8 @@ def _speaks(row: Client, queue: QueueLook) -> bool:
     name = states.worker_name(row)
     names = {row.name, f"bullpy:{name.rpartition(':')[0]}"} if name else set[str]()
     return any(
-        other.id != row.id
-        and other.name in names
+        other.name in names
+        and other.id != row.id
         and states.host(other) == states.host(row)
         and (other.idle + _AFTER <= row.idle or other.cmd == _ENDS_WAIT)
         for other in queue.look.all_clients()
