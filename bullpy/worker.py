@@ -227,6 +227,8 @@ class Worker(Registration, Steering, UpstreamWorker):
         self._done = asyncio.get_running_loop().create_future()
         heartbeat = self._heartbeat = Heartbeat(self)
         self.once("ready", heartbeat.hurry)
+        for event in ("paused", "resumed"):
+            self.on(event, heartbeat.hurry)
         failure: BaseException | None = None
         try:
             heartbeat.start()

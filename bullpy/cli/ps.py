@@ -23,6 +23,9 @@ SHOWN_GONE = 5
 SHOWN_CELL = 60
 """Characters of a name, a host or an id in the table."""
 
+SHOWN_STATE = 160
+"""Characters of what a process does, or why it ended."""
+
 SHOWN_JOBS = 4
 """Ids of jobs that a line shows."""
 
@@ -190,15 +193,14 @@ def _row(process: Process) -> tuple[str, ...]:
     more = len(process.jobs) - SHOWN_JOBS
     shown = [printable(each, SHOWN_CELL) for each in process.jobs[:SHOWN_JOBS]]
     jobs = " ".join(shown) + (f" and {more} more" if more > 0 else "")
-    cells = (
-        process.role,
-        process.lang,
-        process.state,
+    # Here and not line by line: widths are counted in characters that are shown.
+    state = printable(process.state, SHOWN_STATE)
+    others = (
         process.name,
         process.host,
         str(process.pid or ""),
         span(process.age),
         process.version,
     )
-    # Here and not line by line: widths are counted in characters that are shown.
-    return *(printable(cell, SHOWN_CELL) or "-" for cell in cells), jobs or "-"
+    told = (printable(cell, SHOWN_CELL) or "-" for cell in others)
+    return process.role, process.lang or "-", state, *told, jobs or "-"

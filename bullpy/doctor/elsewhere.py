@@ -21,8 +21,8 @@ DATABASES = 16
 SCANS = 40
 """Commands that look through keys at most."""
 
-KEYS_EACH = 5000
-"""Keys that one of them looks at, roughly."""
+KEYS_EACH = 2000
+"""Keys that one of them looks at, roughly: more of them would hold up the server's clients."""
 
 SECONDS = 4.0
 """Time after which no further one is begun."""

@@ -26,6 +26,9 @@ log = logging.getLogger("bullpy.heartbeat")
 FIRST = 2.0
 """Seconds that the first record waits for the worker to be ready, so as to say more."""
 
+REST = 1.0
+"""Seconds between two records at the least."""
+
 GOODBYE = 0.5
 """Seconds that the last words may take: a Redis that does not answer holds no process."""
 
@@ -133,7 +136,9 @@ class Heartbeat:
         await self._wait(min(FIRST, self._interval))
         while self._is_allowed:
             await self._beat()
-            await self._wait(self._pause)
+            # Who pauses and resumes all the time shall not write all the time.
+            await asyncio.sleep(min(REST, self._pause))
+            await self._wait(self._pause - REST)
 
     @property
     def _pause(self) -> float:

@@ -248,6 +248,15 @@ async def test_a_minute_of_heartbeats_is_below_ten_commands(own_server: Embedded
         await running
 
 
+async def test_pause_is_told_at_once(queue: Queue, start_worker: Any, read: Read) -> None:
+    worker = await start_worker(echo, settings=WorkerSettings(heartbeat=600))
+    await one(read, lambda record: record.state == "waiting")
+    await worker.pause()
+    await one(read, lambda record: record.state == "paused")
+    worker.resume()
+    await one(read, lambda record: record.state == "waiting")
+
+
 async def test_many_workers_of_a_process_beat_less_often_each(
     queue: Queue, start_worker: Any, read: Read
 ) -> None:
