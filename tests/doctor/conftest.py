@@ -19,9 +19,9 @@ def pytest_configure(config: pytest.Config) -> None:
 def runner(request: pytest.FixtureRequest, pytestconfig: pytest.Config) -> Iterator[Runner]:
     """Plays the scenes of all tests that were selected, from now on."""
     wanted = {
-        item.callspec.params["scene"]
+        item.callspec.params.get("scene")
         for item in request.session.items
-        if isinstance(item, pytest.Function) and "scene" in getattr(item, "fixturenames", ())
+        if isinstance(item, pytest.Function) and hasattr(item, "callspec")
     }
     with Runner([scene for scene in causes.ALL if scene in wanted]) as playing:
         yield playing
