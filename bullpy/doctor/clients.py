@@ -9,7 +9,7 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Self
 
-from bullpy.doctor.redact import redact
+from bullpy.redaction import redact
 
 
 @dataclass(frozen=True, slots=True)

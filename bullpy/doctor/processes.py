@@ -8,9 +8,9 @@ from dataclasses import dataclass
 from typing import Any, cast
 
 from bullpy.doctor.clients import Client, Listener
-from bullpy.doctor.redact import redact
 from bullpy.doctor.wording import span
 from bullpy.limits import shown_bytes
+from bullpy.redaction import redact
 from bullpy.registry import Record, Registry
 from bullpy.worker_options import printable
 

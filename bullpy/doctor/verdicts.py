@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from enum import IntEnum, StrEnum
 from typing import TYPE_CHECKING, Any
 
-from bullpy.doctor.redact import redact
+from bullpy.redaction import redact
 
 if TYPE_CHECKING:
     from bullpy.doctor.look import Look, QueueLook

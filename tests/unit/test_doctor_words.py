@@ -11,8 +11,8 @@ from hypothesis import strategies as st
 
 from bullpy.doctor import Diagnosis, report
 from bullpy.doctor.clients import Client, parse_clients, workers_of
-from bullpy.doctor.redact import redact
 from bullpy.doctor.verdicts import Cause, Certainty, Level, Proof, level_of, ordered
+from bullpy.redaction import redact
 
 
 @pytest.mark.parametrize(
